@@ -1,0 +1,113 @@
+"""Make tiny randomly initialised ONNX bundles and their torch twins for the parity tests.
+
+    python scripts/make_tiny_bundles.py --out build/bundles                # every bundle
+    python scripts/make_tiny_bundles.py --out build/bundles --only bert-text-classification
+    python scripts/make_tiny_bundles.py --out build/bundles --committed    # refresh tests/bundles and tests/goldens
+
+A bundle is `<out>/<name>`, its torch twin `<out>/torch/<name>`. Needs torch, transformers 4.57,
+optimum-onnx 0.1.0, sentencepiece, protobuf and onnxruntime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import torch
+import transformers as hf
+from tiny_bundles.checks import Evidence, Probe, WeakBundle, check_export, examine
+from tiny_bundles.export import write_bundle
+from tiny_bundles.goldens import record, write_golden
+from tiny_bundles.networks import make_network
+from tiny_bundles.specs import BY_NAME, COMMITTED, Spec
+from tiny_bundles.vocabularies import TOKENIZERS
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXTS = ROOT / "tests" / "data" / "texts.json"
+BUNDLES = ROOT / "tests" / "bundles"
+GOLDENS = ROOT / "tests" / "goldens"
+CORPUS = ROOT / "tests" / "data" / "corpus.txt"
+SEEDS = 40
+
+
+@cache
+def sample_inputs() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """Return the committed texts and text pairs by id."""
+    inputs = json.loads(TEXTS.read_text(encoding="utf-8"))
+    return inputs["texts"], {key: (first, second) for key, (first, second) in inputs["pairs"].items()}
+
+
+def make_tokenizer(spec: Spec) -> hf.PreTrainedTokenizerFast:
+    """Train the bundle's tokenizer on the committed corpus."""
+    tokenizer = TOKENIZERS[spec.tokenizer or spec.arch](CORPUS.read_text(encoding="utf-8").splitlines())
+    options = {"model_max_length": spec.max_length, **spec.tokenizer_options}
+    for key, value in options.items():
+        setattr(tokenizer, key, value)
+    tokenizer.init_kwargs.update(options)
+    return tokenizer
+
+
+def strong_network(spec: Spec, tokenizer: hf.PreTrainedTokenizerFast) -> tuple[hf.PreTrainedModel, Evidence]:
+    """Return the network of the first seed that passes the checks; raise `WeakBundle` when none does."""
+    texts, pairs = sample_inputs()
+    faults: list[str] = []
+    for seed in range(SEEDS):
+        network = make_network(spec, tokenizer, seed)
+        evidence = examine(Probe(spec, network, tokenizer), texts.values(), pairs.values())
+        faults = evidence.faults()
+        if not faults:
+            return network, evidence
+    raise WeakBundle(f"{spec.name}: no seed below {SEEDS} is good enough; the last one: {'; '.join(faults)}")
+
+
+def build(spec: Spec, out: Path) -> Path:
+    """Build one bundle and its torch twin below `out` and return the bundle's folder."""
+    tokenizer = make_tokenizer(spec)
+    network, evidence = strong_network(spec, tokenizer)
+    folder, twin = out / spec.name, out / "torch" / spec.name
+    network.save_pretrained(twin)  # first: it names the architecture in the config
+    model = write_bundle(spec, network, tokenizer, folder)
+    worst = check_export(Probe(spec, network, tokenizer), model, sample_inputs()[0].values())
+    for path in folder.glob("*token*.json"):
+        shutil.copy(path, twin / path.name)
+    kilobytes = sum(path.stat().st_size for path in folder.rglob("*")) // 1000
+    print(f"{spec.name}: {kilobytes} KB, export differs by {worst:.1e}, {evidence}")
+    return folder
+
+
+def build_all(names: Iterable[str], out: Path) -> None:
+    """Build the named bundles below `out`."""
+    torch.set_num_threads(1)
+    hf.logging.set_verbosity_error()
+    for name in names:
+        build(BY_NAME[name], out)
+
+
+def commit(names: Iterable[str], out: Path) -> None:
+    """Copy bundles into the repository and record what transformers answers for them."""
+    for name in names:
+        shutil.rmtree(BUNDLES / name, ignore_errors=True)
+        shutil.copytree(out / name, BUNDLES / name)
+        golden = record(BY_NAME[name], out / "torch" / name, *sample_inputs())
+        write_golden(BY_NAME[name], golden, GOLDENS / f"{name}.json")
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the bundles and torch twins")
+    parser.add_argument("--only", nargs="+", choices=sorted(BY_NAME), metavar="NAME", help="bundles to build")
+    parser.add_argument("--committed", action="store_true", help="copy the small subset to tests/bundles and record tests/goldens")
+    options = parser.parse_args()
+    names = options.only or (COMMITTED if options.committed else BY_NAME)
+    build_all(names, options.out)
+    if options.committed:
+        commit(names, options.out)
+
+
+if __name__ == "__main__":
+    main()

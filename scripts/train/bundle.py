@@ -1,0 +1,105 @@
+"""Write a trained model as a starter bundle in Optimum's layout: ONNX graph, tokenizer files, card, licence."""
+
+import argparse
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+
+import numpy as np
+import onnxruntime
+import torch
+from transformers import BertTokenizerFast, PretrainedConfig, PreTrainedModel
+
+from common import collate
+
+INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+SIZE_LIMIT = 4 * 2**20
+CARDS = Path(__file__).resolve().parent / "cards"
+
+
+def export_onnx(model: PreTrainedModel, path: Path, *, per_token: bool) -> None:
+    """Export the model with free batch and sequence axes."""
+    model.eval()
+    model.config.return_dict = False
+    axes = {0: "batch_size", 1: "sequence_length"}
+    inputs, _ = collate([([2, 10, 11, 3], 0), ([2, 12, 3], 0)], model.config.pad_token_id)
+    torch.onnx.export(
+        model,
+        tuple(inputs[name] for name in INPUT_NAMES),
+        str(path),
+        input_names=list(INPUT_NAMES),
+        output_names=["logits"],
+        dynamic_axes={name: axes for name in INPUT_NAMES} | {"logits": axes if per_token else {0: "batch_size"}},
+        opset_version=17,
+        dynamo=False,
+    )
+    model.config.return_dict = True
+
+
+@torch.no_grad()
+def check_onnx(model: PreTrainedModel, path: Path, sequences: Sequence[list[int]], tolerance: float = 1e-4) -> float:
+    """The largest distance between onnxruntime's and torch's logits over batches of many shapes; raises above the tolerance."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    rng = random.Random(0)
+    worst, start = 0.0, 0
+    while start < len(sequences):
+        size = rng.choice((1, 3, 5, 8))
+        inputs, _ = collate([(list(ids), 0) for ids in sequences[start : start + size]], model.config.pad_token_id)
+        start += size
+        (found,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
+        worst = max(worst, float(np.abs(found - model(**inputs).logits.numpy()).max()))
+    if worst > tolerance:
+        raise RuntimeError(f"onnxruntime and torch differ by {worst}")
+    return worst
+
+
+def write_bundle(
+    model: PreTrainedModel,
+    tokenizer: BertTokenizerFast,
+    samples: Sequence[list[int]],
+    options: argparse.Namespace,
+    *,
+    card: str,
+    values: Mapping[str, object],
+    started: float,
+) -> None:
+    """Write the bundle folder, check its graph on the samples and its size against the limit, say how long the run took."""
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    export_onnx(model, out / "model.onnx", per_token="Token" in type(model).__name__)
+    print(f"onnxruntime and torch differ by at most {check_onnx(model, out / 'model.onnx', samples):.1e}")
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(out)
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.save_pretrained(out)
+    if options.keep_torch:
+        model.save_pretrained(options.keep_torch)
+        tokenizer.save_pretrained(options.keep_torch)
+    seconds = time.monotonic() - started
+    facts = {"minutes": f"{seconds / 60:.0f}", "seed": options.seed, "threads": options.threads}
+    write_card(model.config, CARDS / card, out, {**facts, **values})
+    print(f"{dict(values)}, {check_size(out) / 2**20:.2f} MiB, {seconds:.0f} s in all")
+
+
+def write_card(config: PretrainedConfig, templates: Path, out: Path, values: Mapping[str, object]) -> None:
+    """Fill in the bundle's card and licence."""
+    shape = {
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "heads": config.num_attention_heads,
+        "vocabulary": f"{config.vocab_size:,}",
+        "max_length": config.max_position_embeddings,
+    }
+    for name in ("README.md", "LICENSE"):
+        text = Template((templates / name).read_text(encoding="utf-8")).substitute({**shape, **values})
+        (out / name).write_text(text, encoding="utf-8")
+
+
+def check_size(out: Path) -> int:
+    """The bytes of the bundle; raises above the limit."""
+    size = sum(file.stat().st_size for file in out.iterdir())
+    if size > SIZE_LIMIT:
+        raise RuntimeError(f"the bundle is {size} bytes, more than {SIZE_LIMIT}")
+    return size

@@ -1,0 +1,1 @@
+"""The annotators: assemblers and finishers, text preprocessing, one file per task."""

@@ -1,0 +1,1 @@
+"""Stages that bring columns in and out: assemblers, the finisher."""

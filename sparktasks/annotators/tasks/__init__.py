@@ -1,0 +1,1 @@
+"""One file per task, named by its public task id."""

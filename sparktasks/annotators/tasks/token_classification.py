@@ -1,0 +1,205 @@
+"""TokenClassifier: a label for every token, or the entities that neighbouring tokens make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from sparktasks.ops.logits import softmax
+from sparktasks.ops.spans import STRATEGIES, Entity, Tokens, aggregate, label_tokens, resolve_overlaps
+from sparktasks.runtime.batching import distinct
+from sparktasks.runtime.bundle import Bundle, check_tokenizer
+from sparktasks.runtime.text_model import TextModel, sequence_output
+from sparktasks.runtime.tokens import Lengths, stitched, text_tokens
+from sparktasks.spark.annotations import CHUNK, DOCUMENT, NAMED_ENTITY, TOKEN, Annotation, Annotations
+from sparktasks.spark.annotator import ModelAnnotator, annotate_each, fault, inherited
+from sparktasks.spark.delivery import BundleRef, locate
+from sparktasks.spark.kernels import Kernel
+from sparktasks.spark.params import P, at_least, one_of, param
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+
+class TokenClassifier(ModelAnnotator):
+    """Labels tokens with a token-classification model, as transformers' ``token-classification`` pipeline does.
+
+    What it writes depends on params:
+
+    - ``aggregation="none"``: named_entity, one per model token whose label is not ignored; ``result`` is the label,
+      metadata ``word`` the token's source text;
+    - any other aggregation: chunk, one per entity; ``result`` is the source text, metadata ``entity`` the label;
+    - with a token column as second input: named_entity, exactly one per given token (the label of its first subword),
+      metadata ``word``.
+
+    ``score`` is the probability, ``begin`` and ``end`` are offsets into the row's document. Texts longer than the model
+    takes are read in overlapping windows, so that no token goes unlabelled.
+    """
+
+    reads = (DOCUMENT,)
+    optional = (TOKEN,)
+    starter = "pos-ud-english"
+
+    outputCol: P[str] = param("name of the column to write", default="entities")
+    aggregation: P[str] = param("how tokens become entities, by transformers' strategies", default="none", check=one_of(*STRATEGIES))
+    ignoreLabels: P[list[str]] = param("labels that are left out; a given token column gets every label", default=["O"])
+    longText: P[str] = param(
+        "texts beyond maxLength: window (read all of them in overlapping windows) or truncate (leave the end unlabelled)",
+        default="window",
+        check=one_of("window", "truncate"),
+    )
+    stride: P[int | None] = param("tokens that neighbouring windows share; None: an eighth of maxLength", default=None, check=at_least(0))
+    maxLength: P[int | None] = param("most tokens per run, special ones included; None asks the bundle", default=None, check=at_least(1))
+    batchTokens: P[int] = param("most padded tokens per model run", default=1024, check=at_least(1))
+
+    @property
+    def writes(self) -> str:
+        """chunk where tokens are aggregated, named_entity where each gets its label."""
+        return NAMED_ENTITY if self._takes_tokens() or self.getOrDefault("aggregation") == "none" else CHUNK
+
+    def _takes_tokens(self) -> bool:
+        return len(self.getOrDefault("inputCols")) > 1
+
+    def check_bundle(self, bundle: Bundle) -> None:
+        """Want a tokenizer that fits, and as many labels as the graph computes."""
+        check_tokenizer(bundle)
+        bundle.check_labels()
+
+    def kernel(self) -> Kernel:
+        """Return the executor half."""
+        bundle, words = self.getBundle(), self._takes_tokens()
+        longest = self.getOrDefault("maxLength") or bundle.max_length
+        window = words or self.getOrDefault("longText") == "window"
+        stride = self.getOrDefault("stride")
+        if stride is None:
+            stride = (longest or 0) // 8
+        lengths = Lengths(longest, stride if window else 0, words)
+        common = {"bundle": self.bundle_ref(), "lengths": lengths, "batch_tokens": self.getOrDefault("batchTokens")}
+        if words:
+            return LabelTokens(**common)
+        strategy, ignored = self.getOrDefault("aggregation"), frozenset(self.getOrDefault("ignoreLabels"))
+        return FindEntities(**common, strategy=strategy, ignored=ignored, window=window)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TokenKernel:
+    bundle: BundleRef
+    lengths: Lengths
+    batch_tokens: int
+
+    def open(self) -> TextModel:
+        return TextModel(locate(self.bundle), self.lengths, self.batch_tokens)
+
+    def scores(self, model: TextModel, windows: Sequence[Sequence[Encoding]]) -> list[list[np.ndarray]]:
+        """Return the probabilities of each window of each text, ``(tokens, labels)``."""
+        logits = iter(model.run([window for each in windows for window in each], sequence_output(model.session)))
+        return [[softmax(next(logits).astype(np.float32)) for _ in each] for each in windows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindEntities(_TokenKernel):
+    """documents -> named entities or chunks."""
+
+    strategy: str
+    ignored: frozenset[str]
+    window: bool
+
+    def __call__(self, *columns: pa.Array) -> pa.Array:
+        source = Annotations(columns[0])
+        grouped = self.strategy != "none"
+
+        def compute(usable: list[int]) -> list[list[Annotation]]:
+            unique, inverse = distinct([str(source.result[index]) for index in usable])
+            found = self._entities(unique)
+            return [
+                [_annotation(source, index, unique[place], entity, grouped) for entity in found[place]]
+                for index, place in zip(usable, inverse, strict=True)
+            ]
+
+        return annotate_each(CHUNK if grouped else NAMED_ENTITY, source, compute)
+
+    def _entities(self, texts: Sequence[str]) -> list[list[Entity]]:
+        if not texts:
+            return []
+        model = self.open()
+        encodings = model.tokenizer.encode(texts)
+        windows = [model.tokenizer.windows(encoding) if self.window else [encoding] for encoding in encodings]
+        return [self._read(model, *each) for each in zip(texts, windows, self.scores(model, windows), strict=True)]
+
+    def _read(self, model: TextModel, text: str, windows: Sequence[Encoding], scores: Sequence[np.ndarray]) -> list[Entity]:
+        labels = locate(self.bundle).labels
+        if self.strategy == "none":
+            found = label_tokens(_covering(windows, scores, self.lengths.stride), labels)
+        else:
+            found = []
+            for window, probabilities in zip(windows, scores, strict=True):
+                places = [index for index, _ in text_tokens(window)]
+                tokens = Tokens(probabilities[places], [window.offsets[place] for place in places], model.tokenizer.is_subword(window, text))
+                found.extend(entity for entity in aggregate(tokens, labels, self.strategy) if entity.label not in self.ignored)
+            found = resolve_overlaps(found) if len(windows) > 1 else found
+        return [entity for entity in found if entity.label not in self.ignored]
+
+
+def _covering(windows: Sequence[Encoding], scores: Sequence[np.ndarray], stride: int) -> Tokens:
+    """Return every token of a text once, from the windows that know it best."""
+    cover = stitched(windows, stride)
+    spans = [window.offsets for window in windows]
+    width = scores[0].shape[-1]
+    stacked = np.stack([scores[number][place] for number, place in cover]) if cover else np.empty((0, width), np.float32)
+    return Tokens(stacked, [spans[number][place] for number, place in cover], [])
+
+
+def _annotation(source: Annotations, index: int, text: str, entity: Entity, grouped: bool) -> Annotation:
+    offset, word = source.begin[index], text[entity.start : entity.end]
+    kind, result, extra = (CHUNK, word, {"entity": entity.label}) if grouped else (NAMED_ENTITY, entity.label, {"word": word})
+    return Annotation(kind, offset + entity.start, offset + entity.end - 1, result, inherited(source, index) | extra, None, entity.score)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTokens(_TokenKernel):
+    """documents and tokens -> one named entity per token; the tokens of a sentence are read together."""
+
+    def __call__(self, *columns: pa.Array) -> pa.Array:
+        source = Annotations(columns[1])
+
+        def compute(usable: list[int]) -> list[list[Annotation]]:
+            sentences: dict[tuple[int, str | None], list[int]] = {}
+            for index in usable:
+                sentences.setdefault((source.rows[index], source.sentence[index]), []).append(index)
+            words = [tuple(str(source.result[index]) for index in members) for members in sentences.values()]
+            unique, inverse = distinct(words)
+            labelled = self._labels(unique)
+            made: dict[int, list[Annotation]] = {}
+            for members, place in zip(sentences.values(), inverse, strict=True):
+                for index, label in zip(members, labelled[place], strict=True):
+                    made[index] = [_labelled(source, index, label)]
+            return [made[index] for index in usable]
+
+        return annotate_each(NAMED_ENTITY, source, compute)
+
+    def _labels(self, sentences: Sequence[Sequence[str]]) -> list[list[tuple[str, float] | None]]:
+        """Return the label and score of each word's first subword; None where the tokenizer makes nothing of a word."""
+        if not sentences:
+            return []
+        model, labels = self.open(), locate(self.bundle).labels
+        windows = [[encoding, *encoding.overflowing] for encoding in model.tokenizer.encode_words(sentences)]
+        found = []
+        for words, each, scores in zip(sentences, windows, self.scores(model, windows), strict=True):
+            row: list[tuple[str, float] | None] = [None] * len(words)
+            for number, place in reversed(stitched(each, self.lengths.stride)):
+                best = int(scores[number][place].argmax())
+                row[each[number].word_ids[place]] = labels[best], float(scores[number][place][best])
+            found.append(row)
+        return found
+
+
+def _labelled(source: Annotations, index: int, label: tuple[str, float] | None) -> Annotation:
+    word = str(source.result[index])
+    if label is None:
+        return fault(NAMED_ENTITY, source, index, f"BundleError: the tokenizer makes nothing of the token {word!r}")
+    metadata = inherited(source, index) | {"word": word}
+    return Annotation(NAMED_ENTITY, source.begin[index], source.end[index], label[0], metadata, None, label[1])

@@ -1,0 +1,79 @@
+"""The error tree.
+
+    SparkTasksError
+    ├── ColumnError        (ValueError)         a column is missing, ambiguous or of the wrong type
+    ├── ParamError         (ValueError)         a param's name or value is not allowed
+    ├── BundleError        (ValueError)         a model folder is incomplete, damaged or contradicts itself
+    ├── DeliveryError      (OSError)            a bundle did not reach the machine that needs it
+    ├── SavedModelError    (ValueError)         a saved stage cannot be read by this version
+    ├── JobError           (ValueError)         a job file asks for something that does not exist
+    └── MissingDependency  (ImportError)        an optional package is not installed
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SparkTasksError(Exception):
+    """Parent of every error that sparktasks raises on purpose."""
+
+
+class ColumnError(SparkTasksError, ValueError):
+    """A column is missing, ambiguous or of the wrong type."""
+
+
+class ParamError(SparkTasksError, ValueError):
+    """A param's name or value is not allowed."""
+
+
+class BundleError(SparkTasksError, ValueError):
+    """A model folder is incomplete, damaged or contradicts itself."""
+
+
+class DeliveryError(SparkTasksError, OSError):
+    """A bundle did not reach the machine that needs it."""
+
+
+class SavedModelError(SparkTasksError, ValueError):
+    """A saved stage cannot be read by this version."""
+
+
+class JobError(SparkTasksError, ValueError):
+    """A job file asks for something that does not exist."""
+
+
+class MissingDependency(SparkTasksError, ImportError):
+    """An optional package is not installed; the message carries the command that installs it."""
+
+    def __init__(self, package: str, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}, which is not installed here. Run: pip install 'sparktasks[{extra}]'")
+        self.package = package
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[Exception], args: tuple[object, ...], state: dict[str, object]) -> Exception:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest of the allowed names, or an empty string.
+
+    >>> did_you_mean("aggregaton", ["aggregation", "stride"])
+    " Did you mean 'aggregation'?"
+    """
+    options = sorted(allowed)
+    folded = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(name.lower(), list(folded), n=1)
+    return f" Did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def listed(names: Iterable[object]) -> str:
+    """Write names as a readable list for a message: ``'a', 'b'``, or ``none``."""
+    return ", ".join(repr(name) for name in names) or "none"

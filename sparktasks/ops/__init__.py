@@ -1,0 +1,1 @@
+"""Arithmetic on numpy arrays: no model, no Spark."""

@@ -1,0 +1,1 @@
+"""Models on one machine: bundles, onnxruntime sessions, tokenizers, batches. No Spark."""

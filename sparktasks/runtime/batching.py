@@ -1,0 +1,57 @@
+"""Batches of unequal texts: duplicates once, similar lengths together, as many rows as a token budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T", bound=Hashable)
+
+
+def distinct(items: Sequence[T]) -> tuple[list[T], list[int]]:
+    """Return the distinct items in order of first appearance, and for each item the place of its equal.
+
+    >>> distinct(["b", "a", "b"])
+    (['b', 'a'], [0, 1, 0])
+    """
+    places: dict[T, int] = {}
+    inverse = [places.setdefault(item, len(places)) for item in items]
+    return list(places), inverse
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
+    """Yield the indices of each batch, longest texts first; rows x longest stays within ``budget`` (one row always fits).
+
+    >>> [batch.tolist() for batch in token_batches([3, 9, 4, 3], budget=10)]
+    [[1], [2, 0], [3]]
+    """
+    order = np.argsort(np.negative(lengths), kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + rows]
+        start += rows
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> np.ndarray:
+    """Stack rows of unequal length, shape ``(rows, longest)``, int64.
+
+    >>> pad([[1, 2], [3]], value=0).tolist()
+    [[1, 2], [3, 0]]
+    """
+    width = max(map(len, rows))
+    out = np.full((len(rows), width), value, np.int64)
+    for target, row in zip(out, rows, strict=True):
+        if left:
+            target[width - len(row) :] = row
+        else:
+            target[: len(row)] = row
+    return out
+
+
+def unpad(stacked: np.ndarray, lengths: Sequence[int], left: bool = False) -> list[Any]:
+    """Cut each row of ``(rows, longest, ...)`` back to its own length; the inverse of `pad`."""
+    width = stacked.shape[1]
+    return [row[width - length :] if left else row[:length] for row, length in zip(stacked, lengths, strict=True)]

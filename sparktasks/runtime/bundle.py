@@ -1,0 +1,184 @@
+"""A bundle: an unmodified Hugging Face / Optimum ONNX folder, its files found, its configs read, its content hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from sparktasks.errors import BundleError, listed
+from sparktasks.runtime.graph import Graph, read_graph
+
+MODEL_FOLDERS = ("onnx", "")
+_OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".gguf", ".onnx", ".onnx_data")
+_CARD = ("README.md", "LICENSE", "LICENSE.txt", "NOTICE")
+_UNLIMITED = 1_000_000
+
+# Their position table starts behind the padding id, so that many positions less are usable.
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "longformer"})
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model folder that was looked at: ``model`` is the ONNX file, relative to ``folder``."""
+
+    folder: Path
+    model: str
+    config: dict[str, Any] = field(repr=False)
+    tokenizer_config: dict[str, Any] = field(repr=False)
+    graph: Graph = field(repr=False)
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / self.model
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The fast tokenizer's file."""
+        return self.folder / "tokenizer.json"
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """The files that make this bundle, relative to the folder: the chosen ONNX file, its outside data, every small file."""
+        chosen = {self.model, *(str(Path(self.model).parent / name) for name in self.graph.external_files)}
+        for path in sorted(self.folder.rglob("*")):
+            name = str(path.relative_to(self.folder))
+            if path.is_file() and not name.startswith(".") and "/." not in name and ".onnx_data" not in name:
+                if path.suffix not in _OTHER_WEIGHTS:
+                    chosen.add(name)
+        return tuple(sorted(chosen))
+
+    @cached_property
+    def hash(self) -> str:
+        """The sha256 of the names and contents of all `files` but the card and the licence."""
+        total = hashlib.sha256()
+        for name in self.files:
+            if name not in _CARD:
+                total.update(f"{name}\0{_file_hash(self.folder / name)}\n".encode())
+        return total.hexdigest()
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all `files`."""
+        return sum((self.folder / name).stat().st_size for name in self.files)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The label of each class, by index."""
+        names = self.config.get("id2label")
+        if names is None:
+            count = self.config.get("num_labels") or self._output_width() or 2
+            return tuple(f"LABEL_{index}" for index in range(count))
+        return tuple(str(names[key]) for key in sorted(names, key=int))
+
+    def _output_width(self) -> int | None:
+        width = self.graph.outputs[0].shape[-1] if self.graph.outputs and self.graph.outputs[0].shape else None
+        return width if isinstance(width, int) else None
+
+    @cached_property
+    def max_length(self) -> int | None:
+        """The most tokens the model takes in one run, special tokens included; None where nothing limits it."""
+        limits = [self.tokenizer_config.get("model_max_length"), self._positions()]
+        known = [int(limit) for limit in limits if limit is not None and 0 < limit < _UNLIMITED]
+        return min(known) if known else None
+
+    def _positions(self) -> int | None:
+        positions = self.config.get("max_position_embeddings")
+        if positions and self.config.get("model_type") in _OFFSET_POSITIONS:
+            return int(positions) - int(self.config.get("pad_token_id", 1)) - 1
+        return positions if positions and positions > 0 else None
+
+    def read_json(self, name: str) -> Any:
+        """Read another JSON file of the folder; None where it is not there."""
+        return _read_json(self.folder / name, required=False)
+
+    def check_labels(self) -> None:
+        """Raise `BundleError` where config.json names another number of labels than the graph computes."""
+        width = self._output_width()
+        if width is not None and width != len(self.labels):
+            raise BundleError(
+                f"{self.folder}: config.json names {len(self.labels)} labels, but the graph {self.model} computes {width} "
+                f"({self.graph.outputs[0].name}: {list(self.graph.outputs[0].shape)}). Correct id2label, or export the model again."
+            )
+
+
+def open_bundle(folder: str | Path, stem: str = "model") -> Bundle:
+    """Look at a model folder and check what can be checked without loading it; `BundleError` names what is wrong."""
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise BundleError(f"{folder} is not a folder. A bundle is a folder with config.json, tokenizer.json and an ONNX file")
+    config = _read_json(path / "config.json", required=True)
+    tokenizer_config = _read_json(path / "tokenizer_config.json", required=False) or {}
+    model = _find_model(path, stem)
+    bundle = Bundle(path, model, config, tokenizer_config, read_graph(path / model))
+    for name in bundle.graph.external_files:
+        _check_inside(bundle, name)
+    return bundle
+
+
+def check_tokenizer(bundle: Bundle) -> None:
+    """Raise `BundleError` where tokenizer.json is missing, or makes ids that the embedding has no rows for."""
+    content = _read_json(bundle.tokenizer_path, required=True)
+    rows, largest = bundle.graph.embedding_rows, _largest_id(content)
+    if rows is not None and largest >= rows:
+        raise BundleError(
+            f"{bundle.tokenizer_path} makes token ids up to {largest}, but the embedding in {bundle.model} has {rows} rows: "
+            "they do not belong together. Take both files from one model"
+        )
+
+
+def _largest_id(content: dict[str, Any]) -> int:
+    vocabulary = content.get("model", {}).get("vocab", {})
+    largest = max(vocabulary.values(), default=-1) if isinstance(vocabulary, dict) else len(vocabulary) - 1
+    return max([largest, *(token["id"] for token in content.get("added_tokens", []))])
+
+
+def _find_model(folder: Path, stem: str) -> str:
+    for sub in MODEL_FOLDERS:
+        if (folder / sub / f"{stem}.onnx").is_file():
+            return str(Path(sub) / f"{stem}.onnx")
+    found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
+    variants = [name for name in found if Path(name).stem.startswith(f"{stem}_")]
+    if len(variants) == 1:
+        return variants[0]
+    raise BundleError(
+        f"{folder} has no {stem}.onnx, at its root or in onnx/. ONNX files there: {listed(found)}. "
+        "Export one with: optimum-cli export onnx --model MODEL FOLDER"
+    )
+
+
+def _check_inside(bundle: Bundle, name: str) -> None:
+    path = bundle.model_path.parent / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise BundleError(f"{bundle.model_path} wants the outside data file {name!r}: a path that leaves the bundle is refused")
+    if not path.is_file():
+        raise BundleError(f"{bundle.model_path} wants the outside data file {name!r}, which is not beside it")
+
+
+def _read_json(path: Path, required: bool) -> Any:
+    if not path.is_file():
+        if required:
+            raise BundleError(f"{path.parent} has no {path.name}. A bundle is a folder with config.json, tokenizer.json and an ONNX file")
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"{path} is not valid JSON: {error}") from error
+
+
+def _file_hash(path: Path) -> str:
+    state = path.stat()
+    return _hash_of_state(str(path), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _hash_of_state(path: str, size: int, changed: int) -> str:
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            total.update(chunk)
+    return total.hexdigest()

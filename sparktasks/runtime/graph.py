@@ -1,0 +1,143 @@
+"""The header of an ONNX file: inputs, outputs, weight shapes and outside files, read without loading a weight.
+
+Sessions are opened on executors only, yet a wrong bundle should fail on the driver, before a job starts. Reading the
+protobuf's field headers through mmap takes milliseconds whatever the model's size. Field numbers: onnx.proto3.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparktasks.errors import BundleError
+
+_TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64", 16: "bfloat16"}
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class Port:
+    """A graph input or output: name, element type, and shape, where a str names a dimension that varies."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What an ONNX file's header says; ``embedding_rows`` is the number of token ids the input embedding has rows for."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    opset: int
+    external_files: tuple[str, ...]
+    embedding_rows: int | None
+
+
+class _Message:
+    """A slice of a protobuf message; iterating gives (field number, value), value being an int or a `_Message`."""
+
+    def __init__(self, data: mmap.mmap, start: int, end: int) -> None:
+        self.data, self.start, self.end = data, start, end
+
+    def _varint(self, at: int) -> tuple[int, int]:
+        value = shift = 0
+        while True:
+            byte = self.data[at]
+            value |= (byte & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 0x80:
+                return value, at
+
+    def __iter__(self) -> Iterator[tuple[int, int | _Message]]:
+        at = self.start
+        while at < self.end:
+            key, at = self._varint(at)
+            wire = key & 7
+            if wire == _VARINT:
+                value, at = self._varint(at)
+                yield key >> 3, value
+                continue
+            size, at = self._varint(at) if wire == _BYTES else ({_FIXED64: 8, _FIXED32: 4}[wire], at)
+            if at + size > self.end:
+                raise EOFError(f"byte {at} announces {size} more bytes, {self.end - at} are left")
+            if wire == _BYTES:
+                yield key >> 3, _Message(self.data, at, at + size)
+            at += size
+
+    def text(self) -> str:
+        return self.data[self.start : self.end].decode()
+
+    def messages(self, number: int) -> list[_Message]:
+        return [value for field, value in self if field == number and isinstance(value, _Message)]
+
+    def texts(self, number: int) -> list[str]:
+        return [message.text() for message in self.messages(number)]
+
+    def ints(self, number: int) -> list[int]:
+        found: list[int] = []
+        for field, value in self:
+            if field == number:
+                found.extend([value] if isinstance(value, int) else value.packed())
+        return found
+
+    def packed(self) -> list[int]:
+        values, at = [], self.start
+        while at < self.end:
+            value, at = self._varint(at)
+            values.append(value)
+        return values
+
+
+def read_graph(path: Path) -> Graph:
+    """Read an ONNX file's header; `BundleError` where the file is cut short or is not ONNX."""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            model = _Message(data, 0, len(data))
+            graphs = model.messages(7)
+            if not graphs:
+                raise EOFError("there is no graph in it")
+            opsets = [max(entry.ints(2), default=0) for entry in model.messages(8) if entry.texts(1) in ([], [""], ["ai.onnx"])]
+            return _read(graphs[0], max(opsets, default=0))
+    except (EOFError, IndexError, KeyError, ValueError) as error:
+        raise BundleError(f"{path} is not a whole ONNX file: {error}. Was the download cut short, or is it a Git LFS pointer?") from error
+
+
+def _read(graph: _Message, opset: int) -> Graph:
+    tensors = {tensor.texts(8)[0]: tensor for tensor in graph.messages(5) if tensor.texts(8)}
+    ports = [_port(value) for value in graph.messages(11)]
+    return Graph(
+        inputs=tuple(port for port in ports if port.name not in tensors),
+        outputs=tuple(_port(value) for value in graph.messages(12)),
+        opset=opset,
+        external_files=tuple(sorted({file for tensor in tensors.values() for file in _locations(tensor)})),
+        embedding_rows=_embedding_rows(graph, tensors),
+    )
+
+
+def _port(value: _Message) -> Port:
+    tensor = next((kind for proto in value.messages(2) for kind in proto.messages(1)), None)
+    if tensor is None:
+        return Port(value.texts(1)[0], "sequence", ())
+    shape: list[int | str] = []
+    for dimension in (dim for proto in tensor.messages(2) for dim in proto.messages(1)):
+        shape.append((dimension.ints(1) or dimension.texts(2) or ["?"])[0])
+    return Port(value.texts(1)[0], _TYPES.get((tensor.ints(1) or [0])[0], "other"), tuple(shape))
+
+
+def _locations(tensor: _Message) -> list[str]:
+    entries = [(entry.texts(1), entry.texts(2)) for entry in tensor.messages(13)]
+    return [value[0] for key, value in entries if key == ["location"] and value]
+
+
+def _embedding_rows(graph: _Message, tensors: dict[str, _Message]) -> int | None:
+    """Find the table that ``input_ids`` picks rows of; None where the graph hides it behind other nodes."""
+    for node in graph.messages(1):
+        if node.texts(4) == ["Gather"]:
+            table, indices = (*node.texts(1), "", "")[:2]
+            if indices == "input_ids" and table in tensors:
+                return next(iter(tensors[table].ints(1)), None)
+    return None

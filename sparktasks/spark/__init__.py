@@ -1,0 +1,1 @@
+"""What makes a kernel a Spark ML Transformer: params, columns, fusion, persistence. No tasks."""

@@ -1,0 +1,207 @@
+"""Annotators: Spark ML Transformers that append a kernel to the chain their DataFrame carries."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+from pyspark.ml import Transformer
+from pyspark.ml.util import MLReadable, MLWritable
+from pyspark.sql import DataFrame
+from pyspark.sql.types import StructField
+
+from sparktasks.errors import ColumnError, ParamError, listed
+from sparktasks.runtime.bundle import Bundle, open_bundle
+from sparktasks.spark.annotations import ANNOTATIONS, Annotation, Annotations, build, is_annotations
+from sparktasks.spark.delivery import BundleRef, ship
+from sparktasks.spark.fusion import Chain, Visible, chain_of
+from sparktasks.spark.kernels import Kernel
+from sparktasks.spark.params import Declared, P, one_of, param
+from sparktasks.spark.persist import StageReader, StageWriter
+from sparktasks.spark.sources import find_folder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Annotator(Transformer, Declared, MLReadable["Annotator"], MLWritable):
+    """A stage that adds columns; consecutive ones run as one UDF."""
+
+    @abstractmethod
+    def extend(self, chain: Chain) -> Chain:
+        """Check this stage's inputs against the chain's columns and append its kernels."""
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        return self.extend(chain_of(dataset)).frame()
+
+    def write(self) -> StageWriter:
+        """Return a writer: ``stage.write().overwrite().save(path)``."""
+        return StageWriter(self)
+
+    @classmethod
+    def read(cls) -> StageReader:
+        """Return a reader: ``Class.read().load(path)``."""
+        return StageReader()
+
+
+Kinds = str | tuple[str, ...]
+
+
+class ColumnAnnotator(Annotator):
+    """An annotator that reads annotation columns, in the order of ``reads``, and writes one."""
+
+    reads: ClassVar[tuple[Kinds, ...]]
+    optional: ClassVar[tuple[Kinds, ...]] = ()
+
+    inputCols: P[list[str]] = param("names of the annotation columns to read; a plain string is a list of one", default=["document"])
+    outputCol: P[str] = param("name of the column to write", default="output")
+
+    @property
+    @abstractmethod
+    def writes(self) -> str:
+        """The annotator type of the output column; it may depend on params."""
+
+    @abstractmethod
+    def kernel(self) -> Kernel:
+        """Return the executor half, with this stage's params as they are now."""
+
+    def extend(self, chain: Chain) -> Chain:
+        columns = self._arranged(chain)
+        output = StructField(self.getOrDefault("outputCol"), ANNOTATIONS, metadata={"annotatorType": self.writes})
+        return chain.add(self.kernel(), columns, output, self.uid)
+
+    def _arranged(self, chain: Chain) -> list[Visible]:
+        """Find the input columns and bring them into the order of ``reads``, by their types."""
+        names, most = self.getOrDefault("inputCols"), len(self.reads) + len(self.optional)
+        if not len(self.reads) <= len(names) <= most:
+            raise ColumnError(f"{self.uid}: inputCols={names!r}, but it reads {_spelled(self.reads, self.optional)}")
+        found = [chain.find(name, self.uid) for name in names]
+        wanted = (self.reads + self.optional)[: len(names)]
+        for order in permutations(found):
+            if all(_fits(column, kinds) for column, kinds in zip(order, wanted, strict=True)):
+                self._warn_of_lost_types(order, wanted)
+                return list(order)
+        raise self._misfit(chain, found, wanted)
+
+    def _misfit(self, chain: Chain, found: Sequence[Visible], wanted: Sequence[Kinds]) -> ColumnError:
+        column, kinds = next((pair for pair in zip(found, wanted, strict=True) if not _fits(*pair)), (found[-1], wanted[-1]))
+        fitting = [other.name for other in chain.visible if _fits(other, kinds)]
+        return ColumnError(
+            f"{self.uid}: the column {column.name!r} is {_described(column)}, but a column of type {_either(kinds)} is wanted. "
+            f"Columns that would fit: {listed(fitting)}"
+        )
+
+    def _warn_of_lost_types(self, columns: Sequence[Visible], wanted: Sequence[Kinds]) -> None:
+        for column, kinds in zip(columns, wanted, strict=True):
+            if column.dataType is not None and "annotatorType" not in column.metadata:
+                warnings.warn(f"{self.uid}: the column {column.name!r} lost its annotator type; taken for {_either(kinds)}", stacklevel=2)
+
+
+def _fits(column: Visible, kinds: Kinds) -> bool:
+    if column.dataType is None:
+        return True
+    if not is_annotations(column.dataType):
+        return False
+    return column.metadata.get("annotatorType", _first(kinds)) in ((kinds,) if isinstance(kinds, str) else kinds)
+
+
+def _first(kinds: Kinds) -> str:
+    return kinds if isinstance(kinds, str) else kinds[0]
+
+
+def _either(kinds: Kinds) -> str:
+    return kinds if isinstance(kinds, str) else " or ".join(kinds)
+
+
+def _spelled(reads: Sequence[Kinds], optional: Sequence[Kinds]) -> str:
+    needed = "one column of each type: " + ", ".join(map(_either, reads))
+    return needed + (", and optionally " + ", ".join(map(_either, optional)) if optional else "")
+
+
+def _described(column: Visible) -> str:
+    kind = column.metadata.get("annotatorType")
+    return f"of type {kind}" if kind else f"not an annotation column ({column.dataType.simpleString() if column.dataType else 'unknown'})"
+
+
+class ModelAnnotator(ColumnAnnotator):
+    """A column annotator with a model: a bundle that each executor process opens once."""
+
+    starter: ClassVar[str | None] = None
+
+    onError: P[str] = param(
+        "what a fault in one row's data does: keep (an annotation with no result and metadata.error) or fail (the job)",
+        default="keep",
+        check=one_of("keep", "fail"),
+    )
+
+    _bundle: Bundle | None = None
+
+    @classmethod
+    def pretrained(cls, source: str | Path | None = None, **params: Any) -> Self:
+        """Make the annotator with a model.
+
+        ``source`` is a folder, the name of a starter bundle, a URI that Spark reads, or a Hugging Face hub id; None is
+        this task's starter. Raises `BundleError` where the model does not fit the task.
+        """
+        stage = cls(**params)
+        stage.setBundle(open_bundle(find_folder(source, cls.starter, cls.__name__)))
+        return stage
+
+    def setBundle(self, bundle: Bundle) -> Self:
+        """Use an opened bundle; raises `BundleError` where it does not fit the task."""
+        self.check_bundle(bundle)
+        self._bundle = bundle
+        return self
+
+    def getBundle(self) -> Bundle:
+        """Return the bundle; `ParamError` where the annotator was made without one."""
+        if self._bundle is None:
+            name = type(self).__name__
+            raise ParamError(f"{self.uid}: it has no model. Make it with {name}.pretrained(...), or load a saved one")
+        return self._bundle
+
+    def check_bundle(self, bundle: Bundle) -> None:
+        """Raise `BundleError` where a bundle cannot serve this task; looks at files only."""
+
+    def bundle_ref(self) -> BundleRef:
+        """Return what kernels carry in the bundle's place."""
+        return ship(self.getBundle())
+
+
+def annotate_each(
+    kind: str, source: Annotations, compute: Callable[[list[int]], Sequence[Sequence[Annotation]]]
+) -> pa.ListArray:
+    """Write the annotations that ``compute`` makes for each usable annotation of ``source``, row by row.
+
+    Empty texts give nothing. An annotation without a result stands for an error upstream: it is passed on as an error
+    of type ``kind``, so that the row does not vanish.
+    """
+    usable = [index for index, text in enumerate(source.result) if text]
+    made: list[Sequence[Annotation]] = [()] * len(source)
+    for index, annotations in zip(usable, compute(usable), strict=True):
+        made[index] = annotations
+    if None in source.result:
+        reasons = source.metadata_value("error")
+        for index, text in enumerate(source.result):
+            if text is None:
+                made[index] = [fault(kind, source, index, reasons[index] or "Unknown: no reason was given")]
+    rows: list[list[Annotation]] = [[] for _ in source.lengths]
+    for row, annotations in zip(source.rows, made, strict=True):
+        rows[row].extend(annotations)
+    return build(rows)
+
+
+def fault(kind: str, source: Annotations, index: int, reason: str) -> Annotation:
+    """Return the annotation that stands for a failure on annotation ``index``: no result, and the reason in its metadata."""
+    return Annotation(kind, source.begin[index], source.end[index], None, inherited(source, index) | {"error": reason})
+
+
+def inherited(source: Annotations, index: int) -> dict[str, str]:
+    """Return the metadata that an annotation made from annotation ``index`` carries on: its sentence."""
+    sentence = source.sentence[index]
+    return {} if sentence is None else {"sentence": sentence}

@@ -1,0 +1,129 @@
+"""Nested columns as flat ones: how annotation columns pass through a ``pandas_udf``.
+
+``array<struct<...>>`` becomes one array per field, a map field two arrays (keys and values). Catalyst does it with
+``transform`` on the way in and ``transform(arrays_zip(...))`` on the way out. Every other type passes as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_type
+from pyspark.sql.types import ArrayType, DataType, MapType, StructType
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _fields(dtype: DataType) -> list[tuple[str, DataType]] | None:
+    """Return the fields of an array of structs, or None for any other type."""
+    if isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StructType):
+        return [(field.name, field.dataType) for field in dtype.elementType.fields]
+    return None
+
+
+def flat_types(dtype: DataType) -> list[DataType]:
+    """Return the types of the flat columns that stand for one column of type ``dtype``."""
+    fields = _fields(dtype)
+    if fields is None:
+        return [dtype]
+    flat: list[DataType] = []
+    for _, kind in fields:
+        parts = [ArrayType(kind.keyType), ArrayType(kind.valueType)] if isinstance(kind, MapType) else [kind]
+        flat.extend(ArrayType(part) for part in parts)
+    return flat
+
+
+def flat_columns(column: Column, dtype: DataType) -> list[Column]:
+    """Take a column apart, in Catalyst."""
+    fields = _fields(dtype)
+    if fields is None:
+        return [column]
+    flat = []
+    for name, kind in fields:
+        flat.extend(_projections(column, name, isinstance(kind, MapType)))
+    return flat
+
+
+def _projections(column: Column, name: str, is_map: bool) -> list[Column]:
+    if is_map:
+        return [F.transform(column, lambda x: F.map_keys(x[name])), F.transform(column, lambda x: F.map_values(x[name]))]
+    return [F.transform(column, lambda x: x[name])]
+
+
+def assembled(flat: Sequence[Column], dtype: DataType) -> Column:
+    """Put a column together from its flat columns, in Catalyst; the inverse of `flat_columns`."""
+    fields = _fields(dtype)
+    if fields is None:
+        return flat[0]
+    names = [f"f{index}" for index in range(len(flat))]
+    zipped = F.arrays_zip(*(column.alias(name) for column, name in zip(flat, names, strict=True)))
+
+    def struct(x: Column) -> Column:
+        parts = iter(names)
+        made = []
+        for name, kind in fields:
+            value = F.map_from_arrays(x[next(parts)], x[next(parts)]) if isinstance(kind, MapType) else x[next(parts)]
+            made.append(value.alias(name))
+        return F.struct(*made)
+
+    return F.transform(zipped, struct)
+
+
+def unflatten(batch: Sequence[pd.Series], types: Sequence[DataType]) -> list[pa.Array]:
+    """Rebuild Arrow columns from the flat pandas columns of one batch."""
+    series = iter(batch)
+    return [_nested(dtype, series) for dtype in types]
+
+
+def _nested(dtype: DataType, series: Iterator[pd.Series]) -> pa.Array:
+    fields = _fields(dtype)
+    if fields is None:
+        return _arrow(next(series), dtype)
+    arrays = []
+    for _, kind in fields:
+        parts = [_arrow(next(series), flat) for flat in flat_types(ArrayType(StructType().add("x", kind)))]
+        arrays.append(_map(*(part.flatten() for part in parts)) if len(parts) == 2 else parts[0].flatten())
+    struct = pa.StructArray.from_arrays(arrays, names=[name for name, _ in fields])
+    return pa.ListArray.from_arrays(_offsets(pc.fill_null(pc.list_value_length(parts[0]), 0)), struct)
+
+
+def _arrow(series: pd.Series, dtype: DataType) -> pa.Array:
+    return pa.Array.from_pandas(series, type=to_arrow_type(dtype))
+
+
+def _map(keys: pa.ListArray, values: pa.ListArray) -> pa.MapArray:
+    return pa.MapArray.from_arrays(_offsets(pc.fill_null(pc.list_value_length(keys), 0)), keys.flatten(), values.flatten())
+
+
+def _offsets(lengths: pa.Array) -> pa.Array:
+    return pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths).cast(pa.int32())])
+
+
+def flat_arrays(column: pa.Array) -> list[pa.Array]:
+    """Take an Arrow column apart the way `flat_types` says; the counterpart of `assembled`."""
+    if not (pa.types.is_list(column.type) and pa.types.is_struct(column.type.value_type)):
+        return [column]
+    offsets = _offsets(pc.fill_null(pc.list_value_length(column), 0))
+    values: Any = column.flatten()
+    flat = []
+    for index in range(values.type.num_fields):
+        field = pc.struct_field(values, index)
+        flat.extend(pa.ListArray.from_arrays(offsets, part) for part in _split_map(field))
+    return flat
+
+
+def _split_map(field: pa.Array) -> list[pa.Array]:
+    if not pa.types.is_map(field.type):
+        return [field]
+    offsets = _offsets(pc.fill_null(pc.map_length(field) if hasattr(pc, "map_length") else _map_lengths(field), 0))
+    return [pa.ListArray.from_arrays(offsets, field.keys), pa.ListArray.from_arrays(offsets, field.items)]
+
+
+def _map_lengths(field: pa.MapArray) -> pa.Array:
+    return pc.subtract(field.offsets[1:], field.offsets[:-1])

@@ -1,0 +1,133 @@
+"""Fusion: consecutive annotators become one vectorized UDF, and each kernel runs once per row.
+
+The DataFrame that an annotator returns carries its chain: the frame the chain started from, and every step since. The
+next annotator extends that chain and builds one UDF over the first frame again; the lazy frame between is dropped. The
+UDF stands under ``inline(array(udf(...)))``: a generator, so that Spark neither runs it twice for a filter on an output
+nor keeps filters on other columns from reaching the scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql.types import DataType, StructField
+
+from sparktasks.errors import ColumnError, did_you_mean, listed
+from sparktasks.spark.kernels import Kernel, Plan, Ref, Step
+from sparktasks.spark.vectorized import fused_columns, quoted
+
+_ATTRIBUTE = "_sparktasks_chain"
+FUSE_SETTING = "spark.sparktasks.fuse"
+
+
+@dataclass(frozen=True)
+class Visible:
+    """A column as the user sees it after the chain: its Spark type (None where unknown), metadata, and the step
+    that makes it or its position in the frame the chain started from."""
+
+    name: str
+    dataType: DataType | None
+    metadata: dict[str, Any]
+    step: int | None = None
+    position: int | None = None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Kernels waiting to run over one frame: ``inputs`` are the frame's columns they read, ``visible`` what comes out."""
+
+    base: DataFrame | None
+    visible: tuple[Visible, ...]
+    inputs: tuple[Visible, ...] = ()
+    steps: tuple[Step, ...] = ()
+    case_sensitive: bool = False
+
+    def same(self, left: str, right: str) -> bool:
+        """Compare two column names by the session's case rule."""
+        return left == right or (not self.case_sensitive and left.lower() == right.lower())
+
+    def find(self, name: str, who: str) -> Visible:
+        """Return the one visible column of that name; `ColumnError` where there is none, or more than one."""
+        found = [column for column in self.visible if self.same(column.name, name)]
+        if len(found) > 1:
+            raise ColumnError(f"{who}: the column {name!r} is ambiguous: the DataFrame has {len(found)} columns of that name. Rename one first.")
+        if not found:
+            names = [column.name for column in self.visible]
+            raise ColumnError(f"{who}: there is no column {name!r}.{did_you_mean(name, names)} The DataFrame has: {listed(names)}")
+        return found[0]
+
+    def add(self, kernel: Kernel, arguments: Sequence[Visible], output: StructField, who: str) -> Chain:
+        """Append a kernel; its arguments are bound now, so overwriting one of them later does not change what it reads."""
+        chain, refs = self, []
+        for column in arguments:
+            chain, ref = chain._bind(column)
+            refs.append(ref)
+        made = Visible(output.name, output.dataType, output.metadata, step=len(chain.steps))
+        steps = (*chain.steps, Step(kernel, tuple(refs)))
+        return replace(chain, steps=steps, visible=chain._placed(made, who))
+
+    def _bind(self, column: Visible) -> tuple[Chain, Ref]:
+        if column.step is not None:
+            return self, Ref(True, column.step)
+        if column in self.inputs:
+            return self, Ref(False, self.inputs.index(column))
+        return replace(self, inputs=(*self.inputs, column)), Ref(False, len(self.inputs))
+
+    def _placed(self, made: Visible, who: str) -> tuple[Visible, ...]:
+        if not any(self.same(column.name, made.name) for column in self.visible):
+            return (*self.visible, made)
+        overwritten = self.find(made.name, who)
+        return tuple(made if column is overwritten else column for column in self.visible)
+
+    def drop(self, columns: Sequence[Visible]) -> Chain:
+        """Take columns away; what only they needed is not run, and does not leave the worker."""
+        return replace(self, visible=tuple(column for column in self.visible if column not in columns))
+
+    def plan(self) -> tuple[Plan, list[Visible]]:
+        """Return what the workers run, and the columns that come back, in order."""
+        made = [column for column in self.visible if column.step is not None]
+        return Plan(self.steps, tuple(column.step for column in made if column.step is not None)), made
+
+    def frame(self) -> DataFrame:
+        """Build the DataFrame that runs this chain over its base, and let it carry the chain on."""
+        assert self.base is not None
+        plan, made = self.plan()
+        names = self.base.columns
+        appended = [column.position for column in self.visible if column.step is None] == list(range(len(names)))
+        base = self.base if appended or self._distinct(names) else self.base.toDF(*(f"c{index}" for index in range(len(names))))
+        inputs = [(base.columns[column.position or 0], column.dataType) for column in self.inputs]
+        raw, temporary, expressions = fused_columns(base, plan, inputs, [column.dataType for column in made])
+        outputs = [expression.alias(column.name, metadata=column.metadata) for column, expression in zip(made, expressions, strict=True)]
+        frame = raw.select("*", *outputs).drop(*temporary) if appended else raw.select(*self._arranged(base.columns, outputs))
+        frame.__dict__[_ATTRIBUTE] = self
+        return frame
+
+    def _distinct(self, names: Sequence[str]) -> bool:
+        return len({name if self.case_sensitive else name.lower() for name in names}) == len(names)
+
+    def _arranged(self, names: Sequence[str], outputs: Sequence[Column]) -> list[Column]:
+        """Return every visible column in order, made ones in the places of those they overwrote."""
+        made = iter(outputs)
+        return [quoted(names[column.position or 0]).alias(column.name) if column.step is None else next(made) for column in self.visible]
+
+
+def chain_of(df: DataFrame) -> Chain:
+    """Return the chain that a frame carries, or a new one that starts at this frame.
+
+    A cached frame starts a new chain: extending the old one would run the cached kernels again. ``cache()``,
+    ``persist()`` and ``df.transform(identity)`` return the same object, so the attribute alone does not tell.
+    """
+    settings = df.sparkSession.conf
+    chain = df.__dict__.get(_ATTRIBUTE)
+    if isinstance(chain, Chain) and settings.get(FUSE_SETTING, "true") != "false" and not _is_stored(df):
+        return chain
+    visible = tuple(Visible(field.name, field.dataType, field.metadata or {}, position=n) for n, field in enumerate(df.schema.fields))
+    return Chain(df, visible, case_sensitive=settings.get("spark.sql.caseSensitive", "false") == "true")
+
+
+def _is_stored(df: DataFrame) -> bool:
+    level = df.storageLevel
+    return level.useMemory or level.useDisk

@@ -1,0 +1,132 @@
+"""Saving and loading stages: one line of versioned JSON in Spark ML's own layout, and the bundle's files beside it.
+
+    PATH/metadata/part-*   class, uid, params, format version (what Spark's PipelineModel reads as well)
+    PATH/bundle/...        the model's files, unchanged
+
+Nothing is pickled. A folder on this machine is read without Spark, so that `LocalPipeline.load` needs no JVM.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyspark.ml.util import MLReader, MLWriter
+
+from sparktasks.errors import SavedModelError, did_you_mean
+from sparktasks.runtime.bundle import open_bundle
+from sparktasks.spark.storage import fetch_folder, local_path, put_files
+
+if TYPE_CHECKING:
+    from sparktasks.spark.annotator import Annotator
+
+FORMAT_VERSION = 1
+_PACKAGE = "sparktasks"
+
+
+class StageWriter(MLWriter):
+    """Writes one stage."""
+
+    def __init__(self, stage: Annotator) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def save(self, path: str) -> None:
+        """Write the stage to ``path``, which must not exist unless `overwrite` was called."""
+        spark = self.sparkSession
+        if self.shouldOverwrite:
+            _clear(self, path)
+        line = json.dumps(_metadata(self.stage, spark.version))
+        spark.createDataFrame([(line,)], ["value"]).coalesce(1).write.text(f"{path}/metadata")
+        bundle = getattr(self.stage, "_bundle", None)
+        if bundle is not None:
+            put_files(bundle.folder, bundle.files, f"{path}/bundle", shared=_is_visible(path, self.stage.uid))
+
+
+def _clear(writer: MLWriter, path: str) -> None:
+    if hasattr(writer.sparkSession, "_jsparkSession"):
+        writer._handleOverwrite(path)
+    else:
+        from pyspark.ml.connect.readwrite import RemoteMLWriter
+
+        RemoteMLWriter.handleOverwrite(path, True)
+
+
+def _is_visible(path: str, uid: str) -> bool:
+    """Tell whether what Spark just wrote is on a file system that this process sees under the same path."""
+    here = local_path(path)
+    try:
+        return here is not None and bool(read_metadata(here)["uid"] == uid)
+    except (SavedModelError, OSError):
+        return False
+
+
+def _metadata(stage: Annotator, spark_version: str) -> dict[str, Any]:
+    return {
+        "class": f"{_PACKAGE}.{type(stage).__name__}",
+        "timestamp": round(time.time() * 1000),
+        "sparkVersion": spark_version,
+        "uid": stage.uid,
+        "paramMap": {param.name: value for param, value in stage._paramMap.items()},
+        "defaultParamMap": {param.name: value for param, value in stage._defaultParamMap.items()},
+        "formatVersion": FORMAT_VERSION,
+    }
+
+
+class StageReader(MLReader[Any]):
+    """Reads one stage."""
+
+    def load(self, path: str) -> Any:
+        """Read the stage saved at ``path``; `SavedModelError` where it was written by a newer version."""
+        here = local_path(path)
+        return load_stage(here if here is not None and (here / "metadata").is_dir() else fetch_folder(path))
+
+
+def load_stage(folder: Path) -> Any:
+    """Read the stage saved in a folder of this machine."""
+    metadata = read_metadata(folder)
+    if metadata.get("formatVersion", 0) > FORMAT_VERSION:
+        raise SavedModelError(
+            f"{folder} was saved in format {metadata['formatVersion']}, and this version of sparktasks reads up to {FORMAT_VERSION}. "
+            "Run: pip install --upgrade sparktasks"
+        )
+    stage = _class(metadata["class"], folder)()
+    stage._resetUid(metadata["uid"])
+    stage.setParams(**metadata["paramMap"])
+    if (folder / "bundle").is_dir():
+        stage.setBundle(open_bundle(folder / "bundle"))
+    return stage
+
+
+def load_stages(folder: Path) -> list[Any]:
+    """Read the stages of a PipelineModel (or the one stage) saved in a folder of this machine, without Spark."""
+    metadata = read_metadata(folder)
+    if not metadata["class"].startswith("pyspark.ml.pipeline."):
+        return [load_stage(folder)]
+    uids = metadata["paramMap"]["stageUids"]
+    width = len(str(len(uids)))
+    return [stage for index, uid in enumerate(uids) for stage in load_stages(folder / "stages" / f"{index:0{width}d}_{uid}")]
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Read the JSON line of a saved stage or pipeline."""
+    parts = sorted((folder / "metadata").glob("part-*"))
+    lines = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines() if line]
+    if not lines:
+        raise SavedModelError(f"{folder} is not a saved stage or pipeline: there is no metadata in it")
+    found: dict[str, Any] = json.loads(lines[0])
+    return found
+
+
+def _class(name: str, folder: Path) -> Any:
+    module, _, attribute = name.rpartition(".")
+    if module != _PACKAGE:
+        raise SavedModelError(f"{folder} holds a {name}: only stages of sparktasks can be read here")
+    front = importlib.import_module(_PACKAGE)
+    if attribute not in front.__all__:
+        raise SavedModelError(f"{folder} holds a {attribute}, which this version of sparktasks lacks.{did_you_mean(attribute, front.__all__)}")
+    return getattr(front, attribute)
+

@@ -1,0 +1,49 @@
+"""Where models come from: starters, folders, URIs that Spark reads, the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sparktasks.errors import BundleError, MissingDependency, did_you_mean, listed
+
+STARTERS = Path(__file__).parent.parent / "starter"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_HUB_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "*.onnx", "*.onnx_data*", "LICENSE*", "README.md"]
+
+
+def starter_names() -> list[str]:
+    """Name the bundles that come with the package."""
+    return sorted(path.name for path in STARTERS.iterdir() if (path / "config.json").is_file())
+
+
+def find_folder(source: str | Path | None, starter: str | None, who: str) -> Path:
+    """Return the local folder that ``source`` means: a path, a starter's name, a URI or a hub id; None is ``starter``."""
+    if source is None:
+        if starter is None:
+            raise BundleError(f"{who} has no starter bundle: give a folder, a URI or a hub id")
+        source = starter
+    name = str(source)
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    if name in starter_names():
+        return STARTERS / name
+    if "://" in name or re.match(r"(dbfs|hdfs|s3a?|abfss?|gs):", name):
+        from sparktasks.spark.storage import fetch_folder
+
+        return fetch_folder(name)
+    if isinstance(source, str) and _HUB_ID.fullmatch(name):
+        return _from_hub(name)
+    raise BundleError(f"{who}: there is no folder {name!r}, and no starter bundle of that name.{did_you_mean(name, starter_names())} Starters: {listed(starter_names())}")
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise MissingDependency("huggingface_hub", f"loading {name!r} (no such folder here, so a hub id)", "hub") from error
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES))
+    except Exception as error:
+        raise BundleError(f"there is no folder {name!r}, and the hub did not give it: {type(error).__name__}: {error}") from error

@@ -1,0 +1,100 @@
+"""Folders at URIs that Spark's Hadoop client reads and writes, on classic Spark and on Connect."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from sparktasks.errors import DeliveryError
+
+_CHUNK = 32 * 1024 * 1024
+
+
+def cache_root() -> Path:
+    """Return the folder for what was fetched: ``SPARKTASKS_CACHE``, else ``~/.cache/sparktasks``."""
+    return Path(os.environ.get("SPARKTASKS_CACHE") or Path.home() / ".cache" / "sparktasks")
+
+
+def local_path(location: str) -> Path | None:
+    """Return a location as a path where it may be one of this machine: no scheme, or ``file:``.
+
+    >>> local_path("file:///tmp/model")
+    PosixPath('/tmp/model')
+    """
+    parsed = urlparse(location)
+    if parsed.scheme == "file":
+        return Path(unquote(parsed.path))
+    return Path(location) if not parsed.scheme else None
+
+
+def fetch_folder(uri: str) -> Path:
+    """Copy a folder that Spark can read into the local cache and return the copy; an unchanged folder is copied once."""
+    spark = _active(uri)
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(uri).select("path", "length", "modificationTime").collect()
+    root = _common_root(uri, [row["path"] for row in files])
+    state = "\n".join(sorted(f"{row['path']} {row['length']} {row['modificationTime']}" for row in files))
+    target = cache_root() / "fetched" / hashlib.sha256(state.encode()).hexdigest()
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        for row in files:
+            _fetch(spark, row, Path(scratch) / "folder" / PurePosixPath(unquote(urlparse(row["path"]).path)).relative_to(root))
+        if not target.is_dir():
+            os.replace(Path(scratch) / "folder", target)
+    return target
+
+
+def _common_root(uri: str, paths: Iterable[str]) -> PurePosixPath:
+    wanted = PurePosixPath(unquote(urlparse(uri).path))
+    for path in paths:
+        if wanted in PurePosixPath(unquote(urlparse(path).path)).parents:
+            return wanted
+    raise DeliveryError(f"{uri}: there are no files in this folder")
+
+
+def _fetch(spark: SparkSession, row: Any, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = spark.read.format("binaryFile").load(row["path"])
+    with open(target, "wb") as file:
+        for start in range(0, row["length"], _CHUNK):
+            file.write(content.select(F.substring("content", start + 1, _CHUNK)).head()[0])  # type: ignore[index]
+    if target.stat().st_size != row["length"]:
+        raise DeliveryError(f"{row['path']}: {row['length']} bytes announced, {target.stat().st_size} arrived")
+
+
+def put_files(folder: Path, names: Iterable[str], location: str, shared: bool) -> None:
+    """Copy files of a local folder to a location; ``shared`` says that this process sees the location as a path."""
+    for name in names:
+        source = (folder / name).resolve()
+        if shared:
+            target = Path(str(local_path(location)), name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        else:
+            _upload(_active(location), source, f"{location}/{name}")
+
+
+def _upload(spark: Any, source: Path, target: str) -> None:
+    if hasattr(spark, "copyFromLocalToFs"):  # Spark Connect
+        spark.copyFromLocalToFs(str(source), target)
+        return
+    jvm = spark.sparkContext._jvm
+    path = jvm.org.apache.hadoop.fs.Path(target)
+    path.getFileSystem(spark._jsc.hadoopConfiguration()).copyFromLocalFile(jvm.org.apache.hadoop.fs.Path(source.as_uri()), path)
+
+
+def _active(location: str) -> SparkSession:
+    spark = SparkSession.getActiveSession()
+    if spark is None:
+        raise DeliveryError(f"{location} needs a Spark session to be read or written, and none is active here")
+    return spark

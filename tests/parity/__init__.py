@@ -1,0 +1,1 @@
+"""Live comparison with transformers; run on its own: `pytest tests/parity`."""

@@ -1,0 +1,60 @@
+"""Bundles and texts of the parity suite."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from make_tiny_bundles import build_all  # noqa: E402
+
+from .texts import Pair, sample_pairs, sample_texts  # noqa: E402
+
+
+class Bundles:
+    """Bundles and torch twins in one folder, each built when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder
+
+    def folder(self, name: str) -> Path:
+        """Return the bundle's folder."""
+        if not (self.twin(name) / "tokenizer.json").exists():
+            build_all([name], self.root)
+        return self.root / name
+
+    def twin(self, name: str) -> Path:
+        """Return the folder of the bundle's torch checkpoint."""
+        return self.root / "torch" / name
+
+
+def recipe_hash() -> str:
+    """Return a hash of everything that bundles are made from."""
+    paths = [SCRIPTS / "make_tiny_bundles.py", *sorted((SCRIPTS / "tiny_bundles").glob("*.py")), *sorted((ROOT / "tests/data").glob("*.*"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    """Return the bundles, kept between runs where SPARKTASKS_PARITY_CACHE names a folder."""
+    kept = os.environ.get("SPARKTASKS_PARITY_CACHE")
+    return Bundles(Path(kept) / recipe_hash() if kept else tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Return more than a thousand texts."""
+    return sample_texts()
+
+
+@pytest.fixture(scope="session")
+def pairs() -> list[Pair]:
+    """Return three hundred text pairs."""
+    return sample_pairs(300)
