@@ -1,13 +1,13 @@
 """The error tree.
 
-    SparkTasksError
-    ├── ColumnError        (ValueError)         a column is missing, ambiguous or of the wrong type
-    ├── ParamError         (ValueError)         a param's name or value is not allowed
-    ├── BundleError        (ValueError)         a model folder is incomplete, damaged or contradicts itself
-    ├── DeliveryError      (OSError)            a bundle did not reach the machine that needs it
-    ├── SavedModelError    (ValueError)         a saved stage cannot be read by this version
-    ├── JobError           (ValueError)         a job file asks for something that does not exist
-    └── MissingDependency  (ImportError)        an optional package is not installed
+SparkTasksError
+├── ColumnError        (ValueError)         a column is missing, ambiguous or of the wrong type
+├── ParamError         (ValueError)         a param's name or value is not allowed
+├── BundleError        (ValueError)         a model folder is incomplete, damaged or contradicts itself
+├── DeliveryError      (OSError)            a bundle did not reach the machine that needs it
+├── SavedModelError    (ValueError)         a saved stage cannot be read by this version
+├── JobError           (ValueError)         a job file asks for something that does not exist
+└── MissingDependency  (ImportError)        an optional package is not installed
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from transformers import BertTokenizerFast, PretrainedConfig, PreTrainedModel
 from common import collate
 
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
-SIZE_LIMIT = 4 * 2**20
+SIZE_LIMIT = 4_000_000
 CARDS = Path(__file__).resolve().parent / "cards"
 
 
@@ -80,7 +80,7 @@ def write_bundle(
     seconds = time.monotonic() - started
     facts = {"minutes": f"{seconds / 60:.0f}", "seed": options.seed, "threads": options.threads}
     write_card(model.config, CARDS / card, out, {**facts, **values})
-    print(f"{dict(values)}, {check_size(out) / 2**20:.2f} MiB, {seconds:.0f} s in all")
+    print(f"{dict(values)}, {check_size(out) / 1e6:.2f} MB, {seconds:.0f} s in all")
 
 
 def write_card(config: PretrainedConfig, templates: Path, out: Path, values: Mapping[str, object]) -> None:

@@ -93,6 +93,7 @@ def bert_config(tokenizer: BertTokenizerFast, labels: Sequence[str], *, width: i
         intermediate_size=4 * width,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+        initializer_range=0.06,
         max_position_embeddings=tokenizer.model_max_length,
         pad_token_id=tokenizer.pad_token_id,
         id2label=dict(enumerate(labels)),

@@ -59,12 +59,12 @@ def main() -> None:
     seed_everything(options.seed, options.threads)
     parts = load(options.data)
     labels = sorted({label for _, label in parts["train"]})
-    tokenizer = train_tokenizer([text for text, _ in parts["train"]], size=4000, lowercase=True, max_length=MAX_LENGTH)
+    tokenizer = train_tokenizer([text for text, _ in parts["train"]], size=3500, lowercase=True, max_length=MAX_LENGTH)
     config = bert_config(tokenizer, labels, width=128, layers=2, dropout=0.1, problem_type="single_label_classification")
     model = BertForSequenceClassification(config)
     targets = [config.label2id[label] for _, label in parts["train"]]
     examples = list(zip(token_ids(tokenizer, parts["train"]), targets, strict=True))
-    recipe = Recipe(epochs=40, learning_rate=2e-3, batch_tokens=1024, unknown_rate=0.1, seed=options.seed)
+    recipe = Recipe(epochs=25, learning_rate=2e-3, batch_tokens=1024, unknown_rate=0.1, seed=options.seed)
     train(model, tokenizer, lambda _: examples, recipe, lambda: accuracy(model, tokenizer, parts["val"]))
     known, foreign = (top_scores(model, tokenizer, parts[name]) for name in ("val", "oos_val"))
     values = {

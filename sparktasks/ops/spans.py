@@ -81,7 +81,7 @@ def _split(label: str) -> tuple[str, str]:
 
 def _joined(members: Sequence[Entity]) -> Entity:
     label = members[0].label.split("-", 1)[-1]
-    return Entity(label, members[0].start, members[-1].end, float(np.nanmean(np.float32([member.score for member in members]))))
+    return Entity(label, members[0].start, members[-1].end, float(np.nanmean(np.array([member.score for member in members], np.float32))))
 
 
 def resolve_overlaps(entities: Sequence[Entity]) -> list[Entity]:

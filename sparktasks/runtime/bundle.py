@@ -18,7 +18,9 @@ _CARD = ("README.md", "LICENSE", "LICENSE.txt", "NOTICE")
 _UNLIMITED = 1_000_000
 
 # Their position table starts behind the padding id, so that many positions less are usable.
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "longformer"})
+_OFFSET_POSITIONS = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "longformer"}
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,8 @@ class Bundle:
     def files(self) -> tuple[str, ...]:
         """The files that make this bundle, relative to the folder: the chosen ONNX file, its outside data, every small file."""
         chosen = {self.model, *(str(Path(self.model).parent / name) for name in self.graph.external_files)}
-        for path in sorted(self.folder.rglob("*")):
-            name = str(path.relative_to(self.folder))
-            if path.is_file() and not name.startswith(".") and "/." not in name and ".onnx_data" not in name:
-                if path.suffix not in _OTHER_WEIGHTS:
-                    chosen.add(name)
+        found = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
+        chosen.update(name for name in found if not _is_foreign(name))
         return tuple(sorted(chosen))
 
     @cached_property
@@ -71,7 +70,7 @@ class Bundle:
         """The label of each class, by index."""
         names = self.config.get("id2label")
         if names is None:
-            count = self.config.get("num_labels") or self._output_width() or 2
+            count = int(self.config.get("num_labels") or self._output_width() or 2)
             return tuple(f"LABEL_{index}" for index in range(count))
         return tuple(str(names[key]) for key in sorted(names, key=int))
 
@@ -90,7 +89,7 @@ class Bundle:
         positions = self.config.get("max_position_embeddings")
         if positions and self.config.get("model_type") in _OFFSET_POSITIONS:
             return int(positions) - int(self.config.get("pad_token_id", 1)) - 1
-        return positions if positions and positions > 0 else None
+        return int(positions) if positions and positions > 0 else None
 
     def read_json(self, name: str) -> Any:
         """Read another JSON file of the folder; None where it is not there."""
@@ -104,6 +103,11 @@ class Bundle:
                 f"{self.folder}: config.json names {len(self.labels)} labels, but the graph {self.model} computes {width} "
                 f"({self.graph.outputs[0].name}: {list(self.graph.outputs[0].shape)}). Correct id2label, or export the model again."
             )
+
+
+def _is_foreign(name: str) -> bool:
+    """Tell hidden files, and weights in other formats or precisions than the chosen ones."""
+    return any(part.startswith(".") for part in Path(name).parts) or ".onnx_data" in name or Path(name).suffix in _OTHER_WEIGHTS
 
 
 def open_bundle(folder: str | Path, stem: str = "model") -> Bundle:

@@ -15,7 +15,13 @@ from sparktasks.runtime.cache import ProcessCache
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 4 * 1024**3
-_ELEMENT_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(bool)": np.bool_}
+_ELEMENT_TYPES = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(bool)": np.bool_,
+}
 
 
 class Session:

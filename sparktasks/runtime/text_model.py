@@ -28,9 +28,8 @@ class TextModel:
         found: list[np.ndarray] = [np.empty(0)] * len(ids)
         for batch in token_batches(lengths, self.batch_tokens):
             feeds = self._feeds([encodings[index] for index in batch], [ids[index] for index in batch])
-            values = self.session.run([output], **feeds)[0]
-            if values.ndim == 3:
-                values = unpad(values, [lengths[index] for index in batch], self.tokenizer.pads_left)
+            stacked = self.session.run([output], **feeds)[0]
+            values = unpad(stacked, [lengths[index] for index in batch], self.tokenizer.pads_left) if stacked.ndim == 3 else stacked
             for index, value in zip(batch, values, strict=True):
                 found[index] = value
         return found

@@ -14,9 +14,11 @@ from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
 
 # transformers' classes that overwrite the normalizer of tokenizer.json with what tokenizer_config.json says.
-_BERT_NORMALIZED = frozenset(
-    "Bert DistilBert Electra MPNet ConvBert Funnel LayoutLM LayoutLMv2 Lxmert MobileBert Splinter SqueezeBert RetriBert".split()
+_BERT_FAMILY = (
+    *("Bert", "DistilBert", "Electra", "MPNet", "ConvBert", "Funnel", "LayoutLM", "LayoutLMv2"),
+    *("Lxmert", "MobileBert", "Splinter", "SqueezeBert", "RetriBert"),
 )
+_BERT_NORMALIZED = frozenset(f"{name}Tokenizer" for name in _BERT_FAMILY)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def _apply_config(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
     added = [(int(index), token) for index, token in config.get("added_tokens_decoder", {}).items() if token["content"] not in known]
     for _, token in sorted(added, key=lambda entry: entry[0]):
         tokenizer.add_tokens([AddedToken(**{key: token[key] for key in token if key in _ADDED_TOKEN_KEYS})])
-    if config.get("tokenizer_class", "").removesuffix("Fast").removesuffix("Tokenizer") in _BERT_NORMALIZED:
+    if config.get("tokenizer_class", "").removesuffix("Fast") in _BERT_NORMALIZED:
         _set_state(tokenizer, "normalizer", "BertNormalizer", _bert_normalizer(config))
     prefix = config.get("add_prefix_space", False)
     _set_state(tokenizer, "pre_tokenizer", None, {"add_prefix_space": prefix})

@@ -63,7 +63,7 @@ class Annotation(NamedTuple):
 
 def is_annotations(dtype: DataType) -> bool:
     """Tell whether a Spark type has the shape of an annotation column; ``score`` may be missing."""
-    return isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StructType) and REQUIRED_FIELDS <= set(dtype.elementType.names)
+    return isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StructType) and set(dtype.elementType.names) >= REQUIRED_FIELDS
 
 
 class Annotations:
@@ -79,6 +79,10 @@ class Annotations:
     def _field(self, name: str) -> pa.Array:
         return pc.struct_field(self._values, name)
 
+    def _list(self, name: str) -> list[Any]:
+        found: list[Any] = self._field(name).to_pylist()
+        return found
+
     @cached_property
     def rows(self) -> np.ndarray:
         """The row of each annotation, shape ``(annotations,)``."""
@@ -87,17 +91,17 @@ class Annotations:
     @cached_property
     def begin(self) -> list[int]:
         """Code-point offset of each annotation's first character."""
-        return self._field("begin").to_pylist()
+        return self._list("begin")
 
     @cached_property
     def end(self) -> list[int]:
         """Code-point offset of each annotation's last character."""
-        return self._field("end").to_pylist()
+        return self._list("end")
 
     @cached_property
     def result(self) -> list[str | None]:
         """The text of each annotation; None marks an error."""
-        return self._field("result").to_pylist()
+        return self._list("result")
 
     @cached_property
     def sentence(self) -> list[str | None]:
@@ -106,7 +110,8 @@ class Annotations:
 
     def metadata_value(self, key: str) -> list[str | None]:
         """Return one metadata entry of each annotation."""
-        return pc.map_lookup(self._field("metadata"), pa.scalar(key), "first").to_pylist()
+        found: list[str | None] = pc.map_lookup(self._field("metadata"), pa.scalar(key), "first").to_pylist()
+        return found
 
     def offsets(self) -> pa.Array:
         """Where each row's annotations start, int32, shape ``(rows + 1,)``."""
@@ -124,9 +129,9 @@ class Annotations:
 
     def __iter__(self) -> Iterator[Annotation]:
         names = self.names()
-        fields = [self._field(name).to_pylist() if name in names else [None] * len(self) for name in ANNOTATION.names]
+        fields = [self._list(name) if name in names else [None] * len(self) for name in ANNOTATION.names]
         for kind, begin, end, result, metadata, vector, score in zip(*fields, strict=True):
-            yield Annotation(kind, begin, end, result, dict(metadata or ()), None if vector is None else np.float32(vector), score)
+            yield Annotation(kind, begin, end, result, dict(metadata or ()), None if vector is None else np.array(vector, np.float32), score)
 
     def by_row(self) -> list[list[Annotation]]:
         """Return the annotations as one list per row."""

@@ -173,9 +173,7 @@ class ModelAnnotator(ColumnAnnotator):
         return ship(self.getBundle())
 
 
-def annotate_each(
-    kind: str, source: Annotations, compute: Callable[[list[int]], Sequence[Sequence[Annotation]]]
-) -> pa.ListArray:
+def annotate_each(kind: str, source: Annotations, compute: Callable[[list[int]], Sequence[Sequence[Annotation]]]) -> pa.ListArray:
     """Write the annotations that ``compute`` makes for each usable annotation of ``source``, row by row.
 
     Empty texts give nothing. An annotation without a result stands for an error upstream: it is passed on as an error
@@ -183,16 +181,16 @@ def annotate_each(
     """
     usable = [index for index, text in enumerate(source.result) if text]
     made: list[Sequence[Annotation]] = [()] * len(source)
-    for index, annotations in zip(usable, compute(usable), strict=True):
-        made[index] = annotations
+    for index, items in zip(usable, compute(usable), strict=True):
+        made[index] = items
     if None in source.result:
         reasons = source.metadata_value("error")
         for index, text in enumerate(source.result):
             if text is None:
                 made[index] = [fault(kind, source, index, reasons[index] or "Unknown: no reason was given")]
     rows: list[list[Annotation]] = [[] for _ in source.lengths]
-    for row, annotations in zip(source.rows, made, strict=True):
-        rows[row].extend(annotations)
+    for row, items in zip(source.rows, made, strict=True):
+        rows[row].extend(items)
     return build(rows)
 
 

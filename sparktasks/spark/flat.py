@@ -72,7 +72,7 @@ def assembled(flat: Sequence[Column], dtype: DataType) -> Column:
             made.append(value.alias(name))
         return F.struct(*made)
 
-    return F.transform(zipped, struct)
+    return F.transform(zipped, struct).cast(dtype)
 
 
 def unflatten(batch: Sequence[pd.Series], types: Sequence[DataType]) -> list[pa.Array]:
@@ -111,19 +111,25 @@ def flat_arrays(column: pa.Array) -> list[pa.Array]:
         return [column]
     offsets = _offsets(pc.fill_null(pc.list_value_length(column), 0))
     values: Any = column.flatten()
-    flat = []
+    flat: list[pa.Array] = []
     for index in range(values.type.num_fields):
         field = pc.struct_field(values, index)
         flat.extend(pa.ListArray.from_arrays(offsets, part) for part in _split_map(field))
     return flat
 
 
+def series(column: pa.Array) -> pd.Series:
+    """Return a column as pandas keeps it; null numbers in lists stay None, where pandas would make them NaN."""
+    import pandas as pd
+
+    if pa.types.is_list(column.type) and pa.types.is_primitive(column.type.value_type) and column.flatten().null_count:
+        return pd.Series(column.to_pylist(), dtype=object)
+    return column.to_pandas()
+
+
 def _split_map(field: pa.Array) -> list[pa.Array]:
     if not pa.types.is_map(field.type):
         return [field]
-    offsets = _offsets(pc.fill_null(pc.map_length(field) if hasattr(pc, "map_length") else _map_lengths(field), 0))
-    return [pa.ListArray.from_arrays(offsets, field.keys), pa.ListArray.from_arrays(offsets, field.items)]
-
-
-def _map_lengths(field: pa.MapArray) -> pa.Array:
-    return pc.subtract(field.offsets[1:], field.offsets[:-1])
+    pairs = field.cast(pa.list_(pa.struct([field.type.key_field, field.type.item_field])))
+    offsets = _offsets(pc.fill_null(pc.list_value_length(pairs), 0))
+    return [pa.ListArray.from_arrays(offsets, pc.struct_field(pairs.flatten(), place)) for place in (0, 1)]

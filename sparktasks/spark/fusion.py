@@ -34,6 +34,12 @@ class Visible:
     step: int | None = None
     position: int | None = None
 
+    @property
+    def known_type(self) -> DataType:
+        """The Spark type; every column but an input of a `LocalPipeline` has one."""
+        assert self.dataType is not None
+        return self.dataType
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -98,8 +104,8 @@ class Chain:
         names = self.base.columns
         appended = [column.position for column in self.visible if column.step is None] == list(range(len(names)))
         base = self.base if appended or self._distinct(names) else self.base.toDF(*(f"c{index}" for index in range(len(names))))
-        inputs = [(base.columns[column.position or 0], column.dataType) for column in self.inputs]
-        raw, temporary, expressions = fused_columns(base, plan, inputs, [column.dataType for column in made])
+        inputs = [(base.columns[column.position or 0], column.known_type) for column in self.inputs]
+        raw, temporary, expressions = fused_columns(base, plan, inputs, [column.known_type for column in made])
         outputs = [expression.alias(column.name, metadata=column.metadata) for column, expression in zip(made, expressions, strict=True)]
         frame = raw.select("*", *outputs).drop(*temporary) if appended else raw.select(*self._arranged(base.columns, outputs))
         frame.__dict__[_ATTRIBUTE] = self

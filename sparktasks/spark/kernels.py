@@ -27,10 +27,10 @@ class Kernel(Protocol):
 
 
 class Ref(NamedTuple):
-    """Where a kernel's argument comes from: input ``index`` of the plan, or the output of step ``index``."""
+    """Where a kernel's argument comes from: input ``place`` of the plan, or the output of step ``place``."""
 
     from_step: bool
-    index: int
+    place: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Plan:
         wanted = set(self.outputs)
         for index in reversed(range(len(self.steps))):
             if index in wanted:
-                wanted.update(ref.index for ref in self.steps[index].arguments if ref.from_step)
+                wanted.update(ref.place for ref in self.steps[index].arguments if ref.from_step)
         return tuple(sorted(wanted))
 
     def run(self, columns: Sequence[pa.Array]) -> list[pa.Array]:
@@ -62,7 +62,7 @@ class Plan:
         done: dict[int, pa.Array] = {}
         for index in self.needed:
             step = self.steps[index]
-            done[index] = step.kernel(*(done[ref.index] if ref.from_step else columns[ref.index] for ref in step.arguments))
+            done[index] = step.kernel(*(done[ref.place] if ref.from_step else columns[ref.place] for ref in step.arguments))
         return [done[index] for index in self.outputs]
 
 

@@ -55,10 +55,10 @@ class LocalPipeline:
         if not isinstance(item, Mapping):
             if len(self._inputs) != 1:
                 raise ParamError(f"LocalPipeline: this pipeline reads {listed(self._inputs)}; give a dict with these keys, not {type(item).__name__}")
-            item = {self._inputs[0]: item}
+            return {self._inputs[0]: item}
         if missing := set(self._inputs) - set(item):
             raise ColumnError(f"LocalPipeline: no value for {listed(sorted(missing))}; this pipeline reads {listed(self._inputs)}")
-        return item
+        return dict(item)
 
     def _run(self, rows: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, list[Any]]]:
         columns = [_array([row[name] for row in rows]) for name in self._inputs]
@@ -105,6 +105,8 @@ def _without_surrogates(value: Any) -> Any:
     return [_without_surrogates(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _cells(array: pa.Array, column: Visible) -> list[list[Any]]:
-    assert column.dataType is not None
-    return Annotations(array).by_row() if is_annotations(column.dataType) else array.to_pylist()
+def _cells(array: pa.Array, column: Visible) -> list[Any]:
+    if is_annotations(column.known_type):
+        return Annotations(array).by_row()
+    plain: list[Any] = array.to_pylist()
+    return plain

@@ -180,18 +180,15 @@ class Declared(Params):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         hints = inspect.get_annotations(cls, eval_str=True)
-        for name, value in vars(cls).copy().items():
-            if isinstance(value, P):
-                value.bind(name, get_args(hints[name])[0])
-                for accessor, function in _accessors(name, value.doc).items():
-                    if accessor not in vars(cls):
-                        setattr(cls, accessor, function)
+        own: dict[str, Any] = {name: value for name, value in vars(cls).items() if isinstance(value, P)}
+        for name, value in own.items():
+            value.bind(name, get_args(hints[name])[0])
+            for accessor, function in _accessors(name, value.doc).items():
+                if accessor not in vars(cls):
+                    setattr(cls, accessor, function)
         known = declared(cls)
         cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=p.default, annotation=p.typeConverter.kind)
-                for name, p in known.items()
-            ]
+            [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=p.default, annotation=p.typeConverter.kind) for name, p in known.items()]
         )
 
     if not TYPE_CHECKING:
@@ -216,7 +213,3 @@ class Declared(Params):
             except ParamError as error:
                 raise ParamError(f"{self.uid}: {error}") from None
         return self
-
-    def values(self) -> dict[str, Any]:
-        """Return every declared param's value by name."""
-        return {name: self.getOrDefault(name) for name in declared(type(self))}

@@ -129,4 +129,3 @@ def _class(name: str, folder: Path) -> Any:
     if attribute not in front.__all__:
         raise SavedModelError(f"{folder} holds a {attribute}, which this version of sparktasks lacks.{did_you_mean(attribute, front.__all__)}")
     return getattr(front, attribute)
-

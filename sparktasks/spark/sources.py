@@ -34,7 +34,10 @@ def find_folder(source: str | Path | None, starter: str | None, who: str) -> Pat
         return fetch_folder(name)
     if isinstance(source, str) and _HUB_ID.fullmatch(name):
         return _from_hub(name)
-    raise BundleError(f"{who}: there is no folder {name!r}, and no starter bundle of that name.{did_you_mean(name, starter_names())} Starters: {listed(starter_names())}")
+    raise BundleError(
+        f"{who}: there is no folder {name!r}, and no starter bundle of that name.{did_you_mean(name, starter_names())} "
+        f"Starters: {listed(starter_names())}"
+    )
 
 
 def _from_hub(name: str) -> Path:

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructField, StructType
 
 from sparktasks.errors import ParamError
-from sparktasks.spark.flat import assembled, flat_arrays, flat_columns, flat_types, unflatten
+from sparktasks.spark.flat import assembled, flat_arrays, flat_columns, flat_types, series, unflatten
 from sparktasks.spark.kernels import Plan, execute
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def quoted(name: str) -> Column:
 
 
 def _by_arrow(base: DataFrame, plan: Plan, inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType]) -> Fused:
-    from pyspark.sql.functions import arrow_udf
+    from pyspark.sql.functions import arrow_udf  # type: ignore[attr-defined]
 
     udf = arrow_udf(_arrow_function(plan), _positional(outputs))
     raw, names = _generated(base, udf(*(quoted(name) for name, _ in inputs)), len(outputs))
@@ -65,12 +65,12 @@ def _by_arrow(base: DataFrame, plan: Plan, inputs: Sequence[tuple[str, DataType]
 
 
 def _by_pandas(base: DataFrame, plan: Plan, inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType]) -> Fused:
-    from pyspark.sql.functions import pandas_udf
+    from pyspark.sql.functions import pandas_udf  # type: ignore[attr-defined]
 
     arguments = [flat for name, dtype in inputs for flat in flat_columns(quoted(name), dtype)]
     counts = [len(flat_types(dtype)) for dtype in outputs]
     types = [kind for dtype in outputs for kind in flat_types(dtype)]
-    udf = pandas_udf(_pandas_function(plan, [dtype for _, dtype in inputs]), _positional(types))  # type: ignore[call-overload]
+    udf = pandas_udf(_pandas_function(plan, [dtype for _, dtype in inputs]), _positional(types))
     raw, names = _generated(base, udf(*arguments), len(types))
     flat = iter(names)
     return raw, names, [assembled([F.col(next(flat)) for _ in range(count)], dtype) for dtype, count in zip(outputs, counts, strict=True)]
@@ -108,7 +108,7 @@ def _pandas_function(plan: Plan, types: Sequence[DataType]) -> Callable[..., Any
         tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
         for outputs in execute(plan, (unflatten(batch, types) for batch in tuples)):
             flat = [array for output in outputs for array in flat_arrays(output)]
-            yield pd.DataFrame({f"c{index}": array.to_pandas() for index, array in enumerate(flat)})
+            yield pd.DataFrame({f"c{index}": series(array) for index, array in enumerate(flat)})
 
     import pandas as pd
 

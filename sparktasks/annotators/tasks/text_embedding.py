@@ -189,9 +189,7 @@ class EmbedTokens(_Embed):
         def compute(usable: list[int]) -> list[list[Annotation]]:
             unique, inverse = distinct([str(source.result[index]) for index in usable])
             found = self._tokens(unique)
-            return [
-                [_token(source, index, span, vector) for span, vector in found[place]] for index, place in zip(usable, inverse, strict=True)
-            ]
+            return [[_token(source, index, span, vector) for span, vector in found[place]] for index, place in zip(usable, inverse, strict=True)]
 
         return annotate_each(WORD_EMBEDDINGS, source, compute)
 
