@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -16,6 +17,8 @@ sys.path.insert(0, str(SCRIPTS))
 from make_tiny_bundles import build_all  # noqa: E402
 
 from .texts import Pair, sample_pairs, sample_texts  # noqa: E402
+
+torch.set_num_threads(1)  # tiny networks: two threads cost ten times as much when something else runs
 
 
 class Bundles:

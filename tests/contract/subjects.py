@@ -1,0 +1,98 @@
+"""Every annotator of the front door, made ready to run on one frame; there is no hand-kept list of classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sparktasks
+from sparktasks import TASKS, DocumentAssembler, RegexTokenizer, TokenClassifier, WordsAssembler
+from sparktasks.spark.annotations import Annotation
+from sparktasks.spark.annotator import Annotator, ModelAnnotator
+
+BUNDLES = Path(__file__).parent.parent / "bundles"
+
+TEXTS: list[str | None] = [
+    "Romeo and Juliet met in Verona.",
+    None,
+    "",
+    "   ",
+    "Romeo and Juliet met in Verona.",
+    "naïve café – 日本語 😀 مرحبا",
+    "One. " * 90,
+    "A",
+    "Play some jazz, please; then\nset an alarm\tfor 7:30!",
+    "x" * 300,
+    "first\x00second",
+    "and/or https://example.org/a?b=c#d",
+]
+ROWS = [(index, text, text.split() if text is not None else None) for index, text in enumerate(TEXTS)]
+SCHEMA = "id int, text string, words array<string>"
+
+
+def subjects() -> dict[str, Annotator]:
+    """One instance of every annotator class, and one more for each param that changes what a class writes."""
+    classes = {name: getattr(sparktasks, name) for name in sparktasks.__all__}
+    found = {name: _make(name, cls) for name, cls in classes.items() if isinstance(cls, type) and issubclass(cls, Annotator)}
+    assert set(TASKS.values()) <= set(found)
+    grouped = found["TokenClassifier"].copy().setParams(aggregation="average")
+    given = found["TokenClassifier"].copy().setParams(inputCols=["document", "token"])
+    vectors = found["TextEmbedder"].copy().setParams(level="token")
+    paired = found["TextClassifier"].copy().setParams(inputCols=["document", "word_document"], topK=None)
+    return found | {
+        "TokenClassifier grouped": grouped,
+        "TokenClassifier of tokens": given,
+        "TextEmbedder of tokens": vectors,
+        "TextClassifier of pairs": paired,
+    }
+
+
+def _make(name: str, cls: Any) -> Annotator:
+    stage = cls.pretrained(_bundle(name)) if issubclass(cls, ModelAnnotator) else cls()
+    if stage.hasParam("outputCol"):
+        stage.setOutputCol("out")
+    else:
+        stage.setOutputCols([f"out{index}" for index in range(len(stage.getOrDefault("outputCols") or stage.getInputCols()))])
+    return stage.setCleanAnnotations(False) if name == "Finisher" else stage
+
+
+def _bundle(name: str) -> Path:
+    task = next(task for task, cls in TASKS.items() if cls == name)
+    return next(path for path in sorted(BUNDLES.iterdir()) if f"-{_FOLDER_WORD.get(task, task)}" in path.name)
+
+
+_FOLDER_WORD = {"text-embedding": "embedding"}
+
+
+def upstream() -> list[Annotator]:
+    """The stages that make every column some annotator reads by default."""
+    return [
+        DocumentAssembler(),
+        WordsAssembler(outputCols=["word_document", "word_token"]),
+        RegexTokenizer(),
+        TokenClassifier.pretrained(BUNDLES / "bert-token-classification"),
+    ]
+
+
+def outputs(stage: Annotator) -> list[str]:
+    """Name the columns a subject writes."""
+    return [stage.getOrDefault("outputCol")] if stage.hasParam("outputCol") else list(stage.getOrDefault("outputCols"))
+
+
+def plain(cell: Any) -> Any:
+    """Make a cell of Spark or of LocalPipeline comparable: annotations as tuples of plain values."""
+    if isinstance(cell, list):
+        return [plain(item) for item in cell]
+    if isinstance(cell, Annotation) or hasattr(cell, "annotatorType"):
+        vector = None if cell.embeddings is None else [float(value) for value in cell.embeddings]
+        return (cell.annotatorType, cell.begin, cell.end, cell.result, dict(cell.metadata or {}), vector, cell.score)
+    return cell
+
+
+def same(left: Any, right: Any) -> bool:
+    """Compare cells; numbers to 1e-5."""
+    if isinstance(left, float) and isinstance(right, float):
+        return abs(left - right) <= 1e-5
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        return len(left) == len(right) and all(same(*pair) for pair in zip(left, right, strict=True))
+    return bool(left == right)
