@@ -10,9 +10,8 @@ from string import Template
 import numpy as np
 import onnxruntime
 import torch
-from transformers import BertTokenizerFast, PretrainedConfig, PreTrainedModel
-
 from common import collate
+from transformers import BertTokenizerFast, PretrainedConfig, PreTrainedModel
 
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 SIZE_LIMIT = 4_000_000
@@ -31,7 +30,7 @@ def export_onnx(model: PreTrainedModel, path: Path, *, per_token: bool) -> None:
         str(path),
         input_names=list(INPUT_NAMES),
         output_names=["logits"],
-        dynamic_axes={name: axes for name in INPUT_NAMES} | {"logits": axes if per_token else {0: "batch_size"}},
+        dynamic_axes=dict.fromkeys(INPUT_NAMES, axes) | {"logits": axes if per_token else {0: "batch_size"}},
         opset_version=17,
         dynamo=False,
     )

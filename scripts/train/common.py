@@ -44,7 +44,7 @@ def arguments(description: str, bundle: str) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=STARTER / bundle, help="bundle folder to write (default: the package's)")
     parser.add_argument("--keep-torch", type=Path, help="also save the torch checkpoint into this folder")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2, help="torch threads; results repeat exactly for the same number")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; the weights repeat exactly only for the same number")
     return parser.parse_args()
 
 

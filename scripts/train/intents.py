@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from transformers import BertForSequenceClassification, BertTokenizerFast
-
 from bundle import write_bundle
 from common import Recipe, arguments, bert_config, predict, read_text, seed_everything, train, train_tokenizer
+from transformers import BertForSequenceClassification, BertTokenizerFast
 
 BUNDLE = "intents-clinc150"
 MAX_LENGTH = 128
@@ -71,6 +70,7 @@ def main() -> None:
         "accuracy": f"{accuracy(model, tokenizer, parts['val']):.2%}",
         "top3": f"{accuracy(model, tokenizer, parts['val'], best=3):.2%}",
         "reject_below": REJECT_BELOW,
+        "mean_score": f"{known.mean():.1%}",
         "kept": f"{(known >= REJECT_BELOW).mean():.0%}",
         "rejected": f"{(foreign < REJECT_BELOW).mean():.0%}",
     }

@@ -10,16 +10,15 @@ Give their folder as `--data`.
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from transformers import BertForTokenClassification, BertTokenizerFast
-
 from bundle import write_bundle
 from common import IGNORED, Example, Recipe, arguments, bert_config, predict, read_text, seed_everything, train, train_tokenizer
 from conllu import Sentence, read_conllu
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import BertForTokenClassification, BertTokenizerFast
 
 BUNDLE = "pos-ud-english"
 MAX_LENGTH = 256
@@ -50,10 +49,11 @@ class Sampler:
     raw: Sequence[Units]
     tokenizer: BertTokenizerFast
     tags: Sequence[str]
+    _vocab: dict[str, int] = field(init=False)
+    _pieces: dict[str, list[int]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._vocab = self.tokenizer.get_vocab()
-        self._pieces: dict[str, list[int]] = {}
 
     def __call__(self, rng: random.Random) -> list[Example]:
         """The examples of one epoch."""

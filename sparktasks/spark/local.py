@@ -39,7 +39,7 @@ class LocalPipeline:
 
     def annotate(self, data: Any) -> Any:
         """Return {column: [results]} for one input, or a list of them for a list of inputs."""
-        return self._each(data, lambda items: [item.result if isinstance(item, Annotation) else item for item in items])
+        return self._each(data, lambda items: [item.result for item in items])
 
     def fullAnnotate(self, data: Any) -> Any:
         """Return {column: [Annotation]} for one input, or a list of them for a list of inputs."""
@@ -48,7 +48,7 @@ class LocalPipeline:
     def _each(self, data: Any, view: Any) -> Any:
         many = isinstance(data, Sequence) and not isinstance(data, (str, bytes))
         rows = [self._row(item) for item in (data if many else [data])]
-        found = [{name: view(items) for name, items in row.items()} for row in self._run(rows)]
+        found = [{name: view(cell) if _holds_annotations(cell) else cell for name, cell in row.items()} for row in self._run(rows)]
         return found if many else found[0]
 
     def _row(self, item: Any) -> Mapping[str, Any]:
@@ -74,6 +74,10 @@ class _LocalChain(Chain):
     def find(self, name: str, who: str) -> Visible:
         found = [column for column in self.visible if column.name == name]
         return found[0] if found else Visible(name, None, {})
+
+
+def _holds_annotations(cell: Any) -> bool:
+    return isinstance(cell, list) and bool(cell) and isinstance(cell[0], Annotation)
 
 
 def _flattened(stages: Iterable[Any]) -> list[Annotator]:

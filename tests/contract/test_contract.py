@@ -76,9 +76,7 @@ def test_other_adapter_gives_equal_results(stage: Annotator, df: DataFrame, refe
     assert same(list(run(stage, df).items()), list(reference.items()))
 
 
-def test_order_partitions_and_batches_change_nothing(
-    spark: SparkSession, stage: Annotator, df: DataFrame, reference: dict[int, list[Any]]
-) -> None:
+def test_order_partitions_and_batches_change_nothing(spark: SparkSession, stage: Annotator, df: DataFrame, reference: dict[int, list[Any]]) -> None:
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "5")
     try:
         found = run(stage, df.orderBy(F.desc("id")).repartition(3))
@@ -99,9 +97,7 @@ def test_local_pipeline_equals_spark(stage: Annotator, reference: dict[int, list
     assert same([[plain(row[name]) for name in outputs(stage)] for row in found], list(reference.values()))
 
 
-def test_saved_stage_is_the_same_stage(
-    spark: SparkSession, stage: Annotator, df: DataFrame, reference: dict[int, list[Any]], tmp_path: Path
-) -> None:
+def test_saved_stage_is_the_same_stage(spark: SparkSession, stage: Annotator, df: DataFrame, reference: dict[int, list[Any]], tmp_path: Path) -> None:
     path = str(tmp_path / "stage")
     stage.save(path)
     stage.write().overwrite().save(path)
@@ -170,9 +166,7 @@ def test_missing_and_misfit_columns_are_refused_before_a_job(stage: Annotator, d
         assert stage.uid in str(caught.value)
 
 
-def test_no_model_is_opened_on_the_driver(
-    stage: Annotator, df: DataFrame, reference: dict[int, list[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_model_is_opened_on_the_driver(stage: Annotator, df: DataFrame, reference: dict[int, list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise AssertionError(f"{path} was opened on the driver")
 

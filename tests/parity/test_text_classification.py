@@ -12,6 +12,7 @@ from .compare import assert_all, labels_of, same_labels
 from .conftest import Bundles
 from .texts import Pair
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch and its exporter
 NAMES = [spec.name for spec in SPECS if spec.task == TEXT]
 
 

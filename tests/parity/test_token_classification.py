@@ -14,6 +14,7 @@ from sparktasks import DocumentAssembler, LocalPipeline, TokenClassifier
 from .compare import assert_all, same_spans, spans_of
 from .conftest import Bundles
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch and its exporter
 NAMES = [spec.name for spec in SPECS if spec.task == TOKEN]
 BOUNDED = [name for name in NAMES if BY_NAME[name].max_length < UNBOUNDED]
 STRATEGIES = ["none", "simple", "first", "average", "max"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import ArrayType, DataType, FloatType, IntegerType, StringType, StructField
 
@@ -91,7 +91,7 @@ class FinishColumn:
         if self.form == "array":
             return lists
         if self.form == "first":
-            filled = pc.greater(pc.list_value_length(lists), 0)
-            return pc.replace_with_mask(pa.nulls(len(lists), lists.type.value_type), filled, pc.list_element(lists.filter(filled), 0))
+            starts = np.cumsum(source.lengths) - source.lengths
+            return lists.flatten().take(pa.array(starts, mask=source.lengths == 0))
         rows = [[value for value in row if value is not None] for row in lists.to_pylist()]
         return pa.array([self.separator.join(row) if row else None for row in rows], pa.string())

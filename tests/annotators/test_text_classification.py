@@ -1,0 +1,192 @@
+"""TextClassifier's params and hard inputs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sparktasks import Annotation, DocumentAssembler, LocalPipeline, TextClassifier
+from sparktasks.errors import BundleError, ParamError
+
+Find = Callable[[str], str]
+LONG = "the quick brown fox jumps over the lazy dog " * 40
+
+
+def classify(folder: str, texts: list[object], **params: object) -> list[list[Annotation]]:
+    stages = [DocumentAssembler(), TextClassifier.pretrained(folder, **params)]
+    return [row["category"] for row in LocalPipeline(stages).fullAnnotate(texts)]
+
+
+def test_top_k_keeps_the_best_labels_in_order(bundle: Find) -> None:
+    every = classify(bundle("bert-text-classification"), ["play music"], topK=None)[0]
+    best = classify(bundle("bert-text-classification"), ["play music"], topK=2)[0]
+    assert best == every[:2]
+    assert len(every) == 5
+    assert sum(annotation.score or 0 for annotation in every) == pytest.approx(1, abs=1e-5)
+
+
+def test_threshold_leaves_out_unsure_labels(bundle: Find) -> None:
+    every = classify(bundle("roberta-text-classification"), ["play music"], topK=None)[0]
+    kept = classify(bundle("roberta-text-classification"), ["play music"], topK=None, threshold=0.5)[0]
+    assert kept == [annotation for annotation in every if (annotation.score or 0) >= 0.5]
+    assert 0 < len(kept) < len(every)
+
+
+def test_multi_label_scores_are_independent(bundle: Find) -> None:
+    scores = [annotation.score or 0 for annotation in classify(bundle("roberta-text-classification"), ["play music"], topK=None)[0]]
+    assert sum(scores) != pytest.approx(1, abs=1e-3)
+
+
+def test_regression_gives_the_raw_value(bundle: Find) -> None:
+    raw = classify(bundle("distilbert-text-classification"), ["a", "play music"], functionToApply="none")
+    assert raw == classify(bundle("distilbert-text-classification"), ["a", "play music"])
+    assert len({annotations[0].score for annotations in raw}) == 2
+
+
+def test_function_can_be_overridden(bundle: Find) -> None:
+    name = bundle("bert-text-classification")
+    logits = {a.result: a.score or 0 for a in classify(name, ["play music"], topK=None, functionToApply="none")[0]}
+    sigmoid = {a.result: a.score or 0 for a in classify(name, ["play music"], topK=None, functionToApply="sigmoid")[0]}
+    assert max(logits, key=logits.__getitem__) == max(sigmoid, key=sigmoid.__getitem__)
+    assert all(0 < value < 1 for value in sigmoid.values())
+    assert any(abs(value) > 1 for value in logits.values())
+
+
+def test_truncation_is_flagged(bundle: Find) -> None:
+    short, long = classify(bundle("bert-text-classification"), ["play music", LONG])
+    assert "truncated" not in short[0].metadata
+    assert long[0].metadata["truncated"] == "true"
+
+
+def test_windows_average_the_whole_text_by_token_count(bundle: Find) -> None:
+    name = bundle("bert-text-classification")
+    room = 20 - 2
+    words = (["fox"] * room, ["dog"] * (room // 2))
+    texts = [" ".join(words[0] + words[1]), " ".join(words[0]), " ".join(words[1])]
+    assert all(len(annotations) == 5 for annotations in classify(name, texts, topK=None, maxLength=20))
+    both, first, second = ({a.result: a.score or 0 for a in row} for row in classify(name, texts, topK=None, maxLength=20, longText="window"))
+    tokens = [_tokens(name, text) for text in texts]
+    if tokens[0] == tokens[1] + tokens[2] and tokens[1] == room:
+        assert both == pytest.approx({k: (first[k] * tokens[1] + second[k] * tokens[2]) / tokens[0] for k in both}, abs=1e-5)
+    truncated = {a.result: a.score or 0 for a in classify(name, texts, topK=None, maxLength=20)[0]}
+    assert both != pytest.approx(truncated, abs=1e-3)
+
+
+def _tokens(folder: str, text: str) -> int:
+    from tokenizers import Tokenizer
+
+    return len(Tokenizer.from_file(f"{folder}/tokenizer.json").encode(text, add_special_tokens=False).ids)
+
+
+def test_pairs_differ_from_single_texts_and_by_order(bundle: Find) -> None:
+    stages = [
+        DocumentAssembler(inputCols=["a", "b"], outputCols=["a_doc", "b_doc"]),
+        TextClassifier.pretrained(bundle("bert-text-classification"), inputCols=["a_doc", "b_doc"], topK=None),
+    ]
+    local = LocalPipeline(stages)
+    ab = local.fullAnnotate({"a": "play music", "b": "set an alarm"})["category"]
+    ba = local.fullAnnotate({"a": "set an alarm", "b": "play music"})["category"]
+    assert [a.score for a in ab] != pytest.approx([a.score for a in ba], abs=1e-3)
+    assert (ab[0].begin, ab[0].end) == (0, 9)
+
+
+def test_one_partner_serves_all_documents_and_a_missing_one_is_an_error(bundle: Find) -> None:
+    stages = [
+        DocumentAssembler(inputCols=["a", "b"], outputCols=["a_doc", "b_doc"]),
+        TextClassifier.pretrained(bundle("bert-text-classification"), inputCols=["a_doc", "b_doc"]),
+    ]
+    local = LocalPipeline(stages)
+    shared = local.fullAnnotate({"a": ["one", "two", "three"], "b": ["partner"]})["category"]
+    assert [annotation.error for annotation in shared] == [None] * 3
+    short = local.fullAnnotate({"a": ["one", "two", "three"], "b": ["first", "second"]})["category"]
+    assert [annotation.error for annotation in short] == [None, None, "ColumnError: there is no document to pair this one with"]
+
+
+def test_documents_of_an_array_are_classified_each(bundle: Find) -> None:
+    found = classify(bundle("bert-text-classification"), [["play music", "", None, "set an alarm"]])[0]
+    assert [annotation.metadata["sentence"] for annotation in found] == ["0", "3"]
+
+
+HARD = {"only emoji": "😀🎉👩‍👩‍👧", "right to left": "مرحبا بالعالم", "nul": "a\x00b", "lone surrogate": "a\ud800b", "5 MB": "lorem ipsum " * 420_000}
+
+
+@pytest.mark.parametrize("case", HARD)
+def test_hard_texts_are_annotated_with_right_offsets(bundle: Find, case: str) -> None:
+    found = classify(bundle("bert-text-classification"), [HARD[case]])[0]
+    assert [(annotation.begin, annotation.end, annotation.error) for annotation in found] == [(0, len(HARD[case]) - 1, None)]
+
+
+@pytest.fixture
+def broken(bundle: Find, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle("bert-text-classification"), tmp_path / "broken"))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"), [("config.json", "has no config.json"), ("tokenizer.json", "has no tokenizer.json"), ("model.onnx", "has no model.onnx")]
+)
+def test_missing_files_are_named(broken: Path, file: str, message: str) -> None:
+    (broken / file).unlink()
+    with pytest.raises(BundleError, match=message):
+        TextClassifier.pretrained(broken)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+def test_truncated_onnx_is_refused_before_a_job(broken: Path, share: float) -> None:
+    content = (broken / "model.onnx").read_bytes()
+    (broken / "model.onnx").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(BundleError, match=r"model\.onnx is not a whole ONNX file"):
+        TextClassifier.pretrained(broken)
+
+
+def test_git_lfs_pointer_is_refused(broken: Path) -> None:
+    (broken / "model.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90\n")
+    with pytest.raises(BundleError, match="Git LFS pointer"):
+        TextClassifier.pretrained(broken)
+
+
+def test_label_count_that_differs_from_the_graph_is_refused(broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    config["id2label"].pop("4")
+    (broken / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=r"names 4 labels, but the graph model\.onnx computes 5"):
+        TextClassifier.pretrained(broken)
+
+
+def test_tokenizer_with_more_ids_than_the_embedding_is_refused(broken: Path) -> None:
+    tokenizer = json.loads((broken / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["surplus"] = 99_999
+    (broken / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(BundleError, match="token ids up to 99999, but the embedding"):
+        TextClassifier.pretrained(broken)
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "sub/../../weights.bin"])
+def test_outside_data_that_leaves_the_folder_is_refused(broken: Path, location: str) -> None:
+    content = (broken / "model.onnx").read_bytes()
+    entry = b"\x0a\x08location\x12" + bytes([len(location)]) + location.encode()
+    tensor = b"\x42\x01w" + b"\x6a" + bytes([len(entry)]) + entry + b"\x70\x01"
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    (broken / "model.onnx").write_bytes(b"\x3a" + bytes([len(graph)]) + graph + content)
+    with pytest.raises(BundleError, match="leaves the bundle is refused"):
+        TextClassifier.pretrained(broken)
+
+
+def test_no_room_for_text_is_refused(bundle: Find) -> None:
+    with pytest.raises(ParamError, match="leaves no room for text"):
+        classify(bundle("bert-text-classification"), ["a"], maxLength=2)
+
+
+def test_annotator_without_a_model_says_how_to_get_one() -> None:
+    with pytest.raises(ParamError, match=r"TextClassifier\.pretrained"):
+        LocalPipeline([DocumentAssembler(), TextClassifier()])
+
+
+def test_unknown_names_are_refused_with_a_hint(bundle: Find) -> None:
+    with pytest.raises(ParamError, match="there is no param 'topk'. Did you mean 'topK'"):
+        TextClassifier.pretrained(bundle("bert-text-classification"), topk=3)
+    with pytest.raises(BundleError, match="Did you mean 'intents-clinc150'"):
+        TextClassifier.pretrained("intents-clinc15")
