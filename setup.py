@@ -10,7 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "sparktasks" / "__init__.py
 
 # pyspark is an extra: a Databricks or EMR runtime brings its own, which an install must not overwrite.
 EXTRAS = {
-    "local": ["pyspark>=3.5", "pandas>=2.2,<3", "setuptools"],
+    "local": ["pyspark>=3.5", "pandas>=2.2,<3"],
     "connect": ["pyspark>=4.0", "grpcio>=1.67", "grpcio-status>=1.67", "googleapis-common-protos>=1.65", "zstandard>=0.25"],
     "hub": ["huggingface_hub>=0.24"],
     "gpu": ["onnxruntime-gpu>=1.20"],
