@@ -15,6 +15,7 @@ from sparktasks.errors import MissingDependency, did_you_mean
 if TYPE_CHECKING:
     from sparktasks.annotators.base.document_assembler import DocumentAssembler as DocumentAssembler
     from sparktasks.annotators.base.finisher import Finisher as Finisher
+    from sparktasks.annotators.base.vector_finisher import VectorFinisher as VectorFinisher
     from sparktasks.annotators.base.words_assembler import WordsAssembler as WordsAssembler
     from sparktasks.annotators.tasks.text_classification import TextClassifier as TextClassifier
     from sparktasks.annotators.tasks.text_embedding import TextEmbedder as TextEmbedder
@@ -43,6 +44,7 @@ _HOMES = {
     "TextClassifier": "annotators.tasks.text_classification",
     "TextEmbedder": "annotators.tasks.text_embedding",
     "TokenClassifier": "annotators.tasks.token_classification",
+    "VectorFinisher": "annotators.base.vector_finisher",
     "WordsAssembler": "annotators.base.words_assembler",
 }
 

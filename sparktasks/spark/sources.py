@@ -9,7 +9,9 @@ from sparktasks.errors import BundleError, MissingDependency, did_you_mean, list
 
 STARTERS = Path(__file__).parent.parent / "starter"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-_HUB_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "*.onnx", "*.onnx_data*", "LICENSE*", "README.md"]
+_SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "README.md"]
+_ONE_MODEL = ["model.onnx*", "onnx/model.onnx*"]
+_EVERY_MODEL = ["*.onnx", "*.onnx_data*"]
 
 
 def starter_names() -> list[str]:
@@ -46,7 +48,11 @@ def _from_hub(name: str) -> Path:
     except ImportError as error:
         raise MissingDependency("huggingface_hub", f"loading {name!r} (no such folder here, so a hub id)", "hub") from error
     repository, _, revision = name.partition("@")
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES))
-    except Exception as error:
-        raise BundleError(f"there is no folder {name!r}, and the hub did not give it: {type(error).__name__}: {error}") from error
+    for models in (_ONE_MODEL, _EVERY_MODEL):  # a repository often has ten precisions of one model; fetch them only without a plain one
+        try:
+            folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*_SMALL_FILES, *models]))
+        except Exception as error:
+            raise BundleError(f"there is no folder {name!r} here, and the hub did not give it: {type(error).__name__}: {error}") from error
+        if any(folder.rglob("*.onnx")):
+            break
+    return folder

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import sparktasks
-from sparktasks import TASKS, DocumentAssembler, RegexTokenizer, TokenClassifier, WordsAssembler
+from sparktasks import TASKS, DocumentAssembler, RegexTokenizer, TextEmbedder, TokenClassifier, WordsAssembler
 from sparktasks.spark.annotations import Annotation
 from sparktasks.spark.annotator import Annotator, ModelAnnotator
 
@@ -71,6 +71,7 @@ def upstream() -> list[Annotator]:
         WordsAssembler(outputCols=["word_document", "word_token"]),
         RegexTokenizer(),
         TokenClassifier.pretrained(BUNDLES / "bert-token-classification"),
+        TextEmbedder.pretrained(BUNDLES / "distilbert-embedding-cls"),
     ]
 
 
@@ -86,7 +87,7 @@ def plain(cell: Any) -> Any:
     if isinstance(cell, Annotation) or hasattr(cell, "annotatorType"):
         vector = None if cell.embeddings is None else [float(value) for value in cell.embeddings]
         return (cell.annotatorType, cell.begin, cell.end, cell.result, dict(cell.metadata or {}), vector, cell.score)
-    return cell
+    return [float(value) for value in cell] if hasattr(cell, "toArray") else cell
 
 
 def same(left: Any, right: Any) -> bool:

@@ -20,7 +20,12 @@ pytestmark = pytest.mark.skipif(pyspark.__version__ < "4", reason="local Connect
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("connect")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.connect_job", str(folder)], capture_output=True, text=True, timeout=400, cwd=Path(__file__).parents[2], check=False
+        [sys.executable, "-m", "tests.connect_job", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        cwd=Path(__file__).parents[2],
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -61,20 +61,25 @@ class Finisher(Annotator):
         if outputs is not None and len(outputs) != len(names):
             raise ParamError(f"{self.uid}: outputCols={outputs!r} must name one column for each of inputCols={names!r}")
         for name, output in zip(names, outputs or [f"finished_{name}" for name in names], strict=True):
-            column = chain.find(name, self.uid)
-            if column.dataType is not None and not is_annotations(column.dataType):
-                fitting = [other.name for other in chain.visible if other.dataType is not None and is_annotations(other.dataType)]
-                raise ColumnError(
-                    f"{self.uid}: the column {name!r} is {column.dataType.simpleString()}, but an annotation column is wanted. "
-                    f"Columns that would fit: {listed(fitting)}"
-                )
-            yield column, output
+            yield find_annotations(chain, name, self.uid), output
 
     def _type(self, value: str) -> DataType:
         form = self.getOrDefault("outputAs")
         if form == "string" and not isinstance(VALUES[value], StringType):
             raise ParamError(f"{self.uid}: outputAs='string' writes 'result' and 'error' only, not {value!r}. Use 'array' or 'first'")
         return ArrayType(VALUES[value]) if form == "array" else VALUES[value]
+
+
+def find_annotations(chain: Chain, name: str, who: str) -> Visible:
+    """Return an annotation column of any type; `ColumnError` where it is something else."""
+    column = chain.find(name, who)
+    if column.dataType is not None and not is_annotations(column.dataType):
+        fitting = [other.name for other in chain.visible if other.dataType is not None and is_annotations(other.dataType)]
+        raise ColumnError(
+            f"{who}: the column {name!r} is {column.dataType.simpleString()}, but an annotation column is wanted. "
+            f"Columns that would fit: {listed(fitting)}"
+        )
+    return column
 
 
 @dataclass(frozen=True)
