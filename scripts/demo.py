@@ -27,7 +27,10 @@ REQUESTS = [
 
 def main(out: str) -> None:
     """Run the pipeline on a local session, show its rows and write them to ``out``."""
-    spark = SparkSession.builder.master("local[2]").appName("sparktasks demo").config("spark.ui.enabled", "false").getOrCreate()
+    builder = SparkSession.builder.master("local[2]").appName("sparktasks demo")
+    for setting in ("spark.ui.enabled", "spark.ui.showConsoleProgress"):
+        builder = builder.config(setting, "false")
+    spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     requests = spark.createDataFrame(list(enumerate(REQUESTS)), "id int, text string")
     pipeline = Pipeline(
@@ -41,7 +44,7 @@ def main(out: str) -> None:
     annotated = pipeline.fit(requests).transform(requests)
     intents = F.transform("intent", lambda a: F.format_string("%s %.2f", a["result"], a["score"]))
     tags = F.transform("pos", lambda a: F.concat_ws("/", a["metadata"]["word"], a["result"]))
-    annotated.select("text", intents.alias("intents"), F.concat_ws(" ", tags).alias("parts of speech")).show(truncate=60, vertical=True)
+    annotated.select("text", intents.alias("intents"), F.concat_ws(" ", tags).alias("parts of speech")).show(truncate=120, vertical=True)
     annotated.write.mode("overwrite").parquet(out)
     print(f"wrote {spark.read.parquet(out).count()} rows to {out}")
     spark.stop()

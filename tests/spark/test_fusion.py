@@ -39,6 +39,7 @@ ACTIONS: dict[str, Callable[[DataFrame], object]] = {
     "window": lambda df: df.withColumn("n", F.row_number().over(Window.partitionBy("part").orderBy("id"))).collect(),
     "group": lambda df: df.groupBy(F.col("b")[0]["result"]).count().collect(),
     "count": lambda df: df.count(),
+    "write": lambda df: df.write.format("noop").mode("overwrite").save(),
 }
 
 
