@@ -16,6 +16,7 @@ EXTRAS = {
     "gpu": ["onnxruntime-gpu>=1.20"],
     "export": ["torch==2.13.0", "transformers==4.57.6", "optimum-onnx==0.1.0", "sentencepiece>=0.2", "protobuf>=5"],
 }
+EXTRAS["parity"] = [*EXTRAS["export"], "seqeval>=1.2"]
 EXTRAS["dev"] = [*EXTRAS["local"], *EXTRAS["connect"], *EXTRAS["hub"], "pytest>=8", "ruff>=0.9", "mypy>=1.15", "pandas-stubs", "types-PyYAML"]
 EXTRAS["notebook"] = ["jupyter-client>=8", "nbclient>=0.10", "ipykernel>=6", "matplotlib>=3.8"]
 EXTRAS["dev"] += EXTRAS["notebook"]

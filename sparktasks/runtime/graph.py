@@ -135,9 +135,14 @@ def _locations(tensor: _Message) -> list[str]:
 
 def _embedding_rows(graph: _Message, tensors: dict[str, _Message]) -> int | None:
     """Find the table that ``input_ids`` picks rows of; None where the graph hides it behind other nodes."""
+    ids = {"input_ids"}
     for node in graph.messages(1):
-        if node.texts(4) == ["Gather"]:
-            table, indices = (*node.texts(1), "", "")[:2]
-            if indices == "input_ids" and table in tensors:
-                return next(iter(tensors[table].ints(1)), None)
+        inputs, kind = node.texts(1), node.texts(4)[0]
+        if kind in _SAME_VALUES and inputs[0] in ids:
+            ids.update(node.texts(2))
+        elif kind == "Gather" and inputs[1] in ids and inputs[0] in tensors:
+            return next(iter(tensors[inputs[0]].ints(1)), None)
     return None
+
+
+_SAME_VALUES = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
