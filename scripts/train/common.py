@@ -76,9 +76,7 @@ def train_tokenizer(texts: Sequence[str], *, size: int, lowercase: bool, max_len
     counts = Counter(character for text in texts for character in trainer.normalize(text) if not character.isspace())
     characters = sorted(sorted(counts, key=lambda character: (-counts[character], character))[:alphabet])
     reserved = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)]
-    trainer.train_from_iterator(
-        texts, vocab_size=size, min_frequency=2, limit_alphabet=alphabet, special_tokens=reserved, show_progress=False
-    )
+    trainer.train_from_iterator(texts, vocab_size=size, min_frequency=2, limit_alphabet=alphabet, special_tokens=reserved, show_progress=False)
     words = BertWordPieceTokenizer(trainer.get_vocab(), lowercase=lowercase)
     return BertTokenizerFast(tokenizer_object=words._tokenizer, do_lower_case=lowercase, model_max_length=max_length)
 

@@ -126,9 +126,7 @@ def gold_accuracy(model: BertForTokenClassification, tokenizer: BertTokenizerFas
     return sum(right) / len(right)
 
 
-def raw_accuracy(
-    model: BertForTokenClassification, tokenizer: BertTokenizerFast, sentences: Sequence[Sentence]
-) -> tuple[float, float, float]:
+def raw_accuracy(model: BertForTokenClassification, tokenizer: BertTokenizerFast, sentences: Sequence[Sentence]) -> tuple[float, float, float]:
     """Shares of gold words that are right when the model is fed raw text: of all words, and of those that start a token.
 
     A word is right if the token that holds its first character has its tag. The third figure is the share of words that start

@@ -22,8 +22,19 @@ class ProcessCache(Generic[T]):
         """Return the value of ``key``, making it if it is not there."""
         with self._lock:
             if key not in self._values:
-                self._values[key] = make()
+                self.put(key, make())
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def find(self, key: Hashable) -> T | None:
+        """Return the value of ``key``, or None where there is none."""
+        with self._lock:
+            return self._values.get(key)
+
+    def put(self, key: Hashable, value: T) -> None:
+        """Set the value of ``key``."""
+        with self._lock:
+            self._values[key] = value
             self._values.move_to_end(key)
             while len(self._values) > 1 and sum(map(self.cost, self._values.values())) > self.limit:
                 self._values.popitem(last=False)
-            return self._values[key]

@@ -18,7 +18,7 @@ from pyspark.ml.util import MLReader, MLWriter
 
 from sparktasks.errors import SavedModelError, did_you_mean
 from sparktasks.runtime.bundle import open_bundle
-from sparktasks.spark.storage import fetch_folder, local_path, put_files
+from sparktasks.spark.storage import fetch_folder, hold_files, local_path, put_files
 
 if TYPE_CHECKING:
     from sparktasks.spark.annotator import Annotator
@@ -97,7 +97,9 @@ def load_stage(folder: Path) -> Any:
     stage._resetUid(metadata["uid"])
     stage.setParams(**metadata["paramMap"])
     if (folder / "bundle").is_dir():
-        stage.setBundle(open_bundle(folder / "bundle"))
+        bundle = open_bundle(folder / "bundle")
+        hold_files(bundle.folder, bundle.files)
+        stage.setBundle(bundle)
     return stage
 
 

@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from sparktasks.errors import DeliveryError
+from sparktasks.runtime.cache import ProcessCache
 
 _CHUNK = 32 * 1024 * 1024
 
@@ -74,14 +75,50 @@ def _fetch(spark: SparkSession, row: Any, target: Path) -> None:
 
 def put_files(folder: Path, names: Iterable[str], location: str, shared: bool) -> None:
     """Copy files of a local folder to a location; ``shared`` says that this process sees the location as a path."""
-    for name in names:
-        source = (folder / name).resolve()
-        if shared:
-            target = Path(str(local_path(location)), name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-        else:
-            _upload(_active(location), source, f"{location}/{name}")
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in names:
+            source = (folder / name).resolve()
+            if not source.exists():
+                source = _restored(folder, name, Path(scratch))
+            if shared:
+                target = Path(str(local_path(location)), name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+            else:
+                _upload(_active(location), source, f"{location}/{name}")
+
+
+class _HeldFiles:
+    """Open files of a folder, which stay readable when the folder is deleted."""
+
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        self._descriptors = {name: os.open(folder / name, os.O_RDONLY) for name in names}
+
+    def copy(self, name: str, target: Path) -> None:
+        with open(target, "wb") as file:
+            at = 0
+            while chunk := os.pread(self._descriptors[name], _CHUNK, at):
+                at += file.write(chunk)
+
+    def __del__(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+
+
+_held: ProcessCache[_HeldFiles] = ProcessCache(limit=32)
+
+
+def hold_files(folder: Path, names: Iterable[str]) -> None:
+    """Keep a saved stage's files readable: saving it again over itself deletes the folder before the stage is written."""
+    _held.put(str(folder), _HeldFiles(folder, names))
+
+
+def _restored(folder: Path, name: str, scratch: Path) -> Path:
+    held = _held.find(str(folder))
+    if held is None:
+        raise DeliveryError(f"{folder / name} is gone: the model's folder was deleted while a stage used it. Load the stage again")
+    held.copy(name, scratch / "file")
+    return scratch / "file"
 
 
 def _upload(spark: Any, source: Path, target: str) -> None:

@@ -65,6 +65,14 @@ def test_saving_twice_wants_overwrite(saved: Path, bundle: Find) -> None:
         stage.save(str(saved / "single"))
 
 
+def test_loaded_model_can_be_saved_over_itself(saved: Path, bundle: Find) -> None:
+    files = {path.name: path.read_bytes() for path in saved.rglob("bundle/*")}
+    assert "model.onnx" in files
+    PipelineModel.load(str(saved)).write().overwrite().save(str(saved))
+    assert {path.name: path.read_bytes() for path in saved.rglob("bundle/*")} == files
+    assert LocalPipeline.load(saved).annotate("play music") == LocalPipeline(stages(bundle)).annotate("play music")
+
+
 def test_slash_is_text_not_a_path(bundle: Find) -> None:
     local = LocalPipeline(stages(bundle))
     for text in ("/etc/passwd", "and/or", str(Path(__file__))):
