@@ -15,7 +15,8 @@ import torch
 import transformers as hf
 from optimum.exporters.onnx import onnx_export_from_model
 
-from .specs import EMBEDDING, Spec
+from .pooling import pool
+from .specs import EMBEDDING, TEXT, Spec
 
 OWN_EXPORT = ("xlnet",)  # optimum-onnx 0.1.0 has no config for these
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -34,7 +35,7 @@ def write_bundle(spec: Spec, network: hf.PreTrainedModel, tokenizer: hf.PreTrain
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as work:
-        export_graph(spec, network, Path(work))
+        export_graph(spec, network, tokenizer.model_input_names, Path(work))
         network.config.save_pretrained(folder)
         save_tokenizer(spec, tokenizer, Path(work, "tokenizer"), folder)
         model = folder / spec.subfolder / "model.onnx"
@@ -45,42 +46,54 @@ def write_bundle(spec: Spec, network: hf.PreTrainedModel, tokenizer: hf.PreTrain
     return model
 
 
-def export_graph(spec: Spec, network: hf.PreTrainedModel, folder: Path) -> None:
+def export_graph(spec: Spec, network: hf.PreTrainedModel, inputs: list[str], folder: Path) -> None:
     """Export the network to `folder/model.onnx`."""
     logging.getLogger("optimum").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracer warnings about shapes; `check_export` tries other shapes
-        if spec.arch in OWN_EXPORT:
-            export_by_tracing(network, folder / "model.onnx")
+        if spec.arch in OWN_EXPORT or spec.pooled_graph:
+            export_by_tracing(NamedInputs(spec, network, inputs), folder / "model.onnx")
         else:
             task = "feature-extraction" if spec.task == EMBEDDING else spec.task
             onnx_export_from_model(network, folder, task=task, do_validation=False)
 
 
 class NamedInputs(torch.nn.Module):
-    """A network called with the inputs by position, as the tracer wants, giving its first output."""
+    """A network called with its inputs by position, as the tracer wants; its outputs are those of the exported graph."""
 
-    def __init__(self, network: hf.PreTrainedModel) -> None:
+    def __init__(self, spec: Spec, network: hf.PreTrainedModel, inputs: list[str]) -> None:
         super().__init__()
-        self.network = network
+        self.spec, self.network, self.inputs = spec, network, inputs
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
-        """Return logits or hidden states."""
-        return self.network(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)[0]
+    @property
+    def outputs(self) -> list[str]:
+        """Return the names that Optimum gives the outputs."""
+        if self.spec.pooled_graph:
+            return ["token_embeddings", "sentence_embedding"]
+        return ["last_hidden_state" if self.spec.task == EMBEDDING else "logits"]
+
+    def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return logits, hidden states, or hidden states and the sentence's vector."""
+        named = dict(zip(self.inputs, values, strict=True))
+        first = self.network(**named)[0]
+        if not self.spec.pooled_graph:
+            return (first,)
+        vector = pool(first, named["attention_mask"], self.spec.pooling)
+        return first, torch.nn.functional.normalize(vector) if self.spec.normalize else vector
 
 
-def export_by_tracing(network: hf.PreTrainedModel, path: Path) -> None:
+def export_by_tracing(wrapper: NamedInputs, path: Path) -> None:
     """Export a network with Optimum's input and output names."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    output = "logits" if hasattr(network.config, "num_labels") and "For" in type(network).__name__ else "last_hidden_state"
     ids = torch.arange(20, 42).reshape(2, 11)
-    axes: dict[str, dict[int, str]] = {name: {0: "batch_size", 1: "sequence_length"} for name in (*names, output)}
+    values = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    axes = {name: {0: "batch_size", 1: "sequence_length"} for name in (*wrapper.inputs, *wrapper.outputs)}
+    axes |= {name: {0: "batch_size"} for name in wrapper.outputs if name == "sentence_embedding" or wrapper.spec.task == TEXT}
     torch.onnx.export(
-        NamedInputs(network).eval(),
-        (ids, torch.ones_like(ids), torch.zeros_like(ids)),
+        wrapper.eval(),
+        tuple(values[name] for name in wrapper.inputs),
         path,
-        input_names=list(names),
-        output_names=[output],
+        input_names=wrapper.inputs,
+        output_names=wrapper.outputs,
         dynamic_axes=axes,
         opset_version=17,
         dynamo=False,
@@ -120,7 +133,7 @@ def write_sentence_files(spec: Spec, size: int, folder: Path) -> None:
     write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": size, **flags, "include_prompt": True})
     write_json(
         folder / "sentence_bert_config.json",
-        {"max_seq_length": spec.max_seq_length or spec.max_length, "do_lower_case": False},
+        {"max_seq_length": spec.max_seq_length or spec.max_length, "do_lower_case": spec.lower_case},
     )
     versions = {"sentence_transformers": "5.1.0", "transformers": hf.__version__, "pytorch": "2.8.0"}
     prompts = {"prompts": spec.prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}

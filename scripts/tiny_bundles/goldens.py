@@ -27,9 +27,10 @@ def record(spec: Spec, twin: Path, texts: dict[str, str], pairs: dict[str, Pair]
 
 def text_golden(twin: Path, texts: dict[str, str], pairs: dict[str, Pair]) -> Golden:
     """Return all labels with scores, best first, of texts and of text pairs."""
-    answers = {"texts": text_labels(twin, texts.values()), "pairs": text_labels(twin, pairs.values())}
-    ids = {"texts": texts, "pairs": pairs}
-    return {kind: dict(zip(ids[kind], rows, strict=True)) for kind, rows in answers.items()}
+    return {
+        "texts": dict(zip(texts, text_labels(twin, texts.values()), strict=True)),
+        "pairs": dict(zip(pairs, text_labels(twin, pairs.values()), strict=True)),
+    }
 
 
 def token_golden(twin: Path, texts: dict[str, str]) -> Golden:

@@ -10,8 +10,11 @@ import transformers as hf
 from .specs import EMBEDDING, TEXT, TOKEN, UNBOUNDED, Spec
 
 BASE = {
-    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
-    **{"initializer_range": 0.3},
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "initializer_range": 0.3,
 }
 DISENTANGLED = {"relative_attention": True, "type_vocab_size": 0, "position_biased_input": False}
 
@@ -31,7 +34,10 @@ CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
         {
             **BASE,
             **DISENTANGLED,
-            **{"position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": "p2c|c2p"},
+            "position_buckets": 16,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": "p2c|c2p",
         },
     ),
     "deberta": (hf.DebertaConfig, {**BASE, **DISENTANGLED, "pos_att_type": "c2p|p2c"}),
@@ -45,7 +51,7 @@ CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
 
 PADDING_OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # position ids start at pad_token_id + 1
 
-AUTO_CLASSES: dict[str, type] = {
+AUTO_CLASSES: dict[str, Any] = {
     TEXT: hf.AutoModelForSequenceClassification,
     TOKEN: hf.AutoModelForTokenClassification,
     EMBEDDING: hf.AutoModel,

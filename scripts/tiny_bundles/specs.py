@@ -35,6 +35,8 @@ class Spec:
     normalize: bool = False
     sentence_files: bool = True  # modules.json and its company
     max_seq_length: int | None = None  # of sentence_bert_config.json
+    lower_case: bool = False  # do_lower_case of sentence_bert_config.json
+    pooled_graph: bool = False  # outputs token_embeddings and sentence_embedding, as Optimum exports sentence-transformers
     prompts: dict[str, str] = field(default_factory=dict)
 
 
@@ -80,11 +82,13 @@ SPECS: tuple[Spec, ...] = (
     token("xlnet", max_length=UNBOUNDED, tokenizer_options={"padding_side": "left"}),
     embedding("bert", "mean", normalize=True, prompts=HUB_PROMPTS, max_seq_length=48),
     embedding("distilbert", "cls", subfolder="onnx"),
+    embedding("distilbert", "mean", lower_case=True),
     embedding("roberta", "mean", normalize=True),
     embedding("xlm-roberta", "cls", normalize=True),
     embedding("albert", "max", max_length=128),
     embedding("electra", "mean", sentence_files=False),
     embedding("mpnet", "mean", normalize=True, subfolder="onnx", baked_blocks=True),
+    embedding("mpnet", "cls", normalize=True, pooled_graph=True),
     embedding("deberta-v2", "max", max_length=128, max_seq_length=64),
     embedding("deberta", "lasttoken"),
     embedding("camembert", "mean", external_data=True),

@@ -40,8 +40,21 @@ FEW_RULES = {
     **{chr(c): " " for c in (0x09, 0x0A, 0x0D, 0xA0, 0x1680, 0x2009, 0x200B, 0x2028, 0x3000, 0xFEFF)},
     **{chr(c): "" for c in (0x01, 0x1F, 0x7F, 0xAD, 0x200E, 0x200F)},
     **{chr(c + 0xFEE0): chr(c) for c in range(0x21, 0x7F)},
-    **{"ﬁ": "fi", "ﬂ": "fl", "½": "1⁄2", "²": "2", "₁": "1", "№": "No", "™": "TM", "①": "1", "…": "..."},
-    **{"e\u0301": "é", "a\u0300": "à", "n\u0303": "ñ", "o\u0308": "ö", "u\u0308": "ü", "c\u0327": "ç"},
+    "ﬁ": "fi",
+    "ﬂ": "fl",
+    "½": "1⁄2",
+    "²": "2",
+    "₁": "1",
+    "№": "No",
+    "™": "TM",
+    "①": "1",
+    "…": "...",
+    "e\u0301": "é",
+    "a\u0300": "à",
+    "n\u0303": "ñ",
+    "o\u0308": "ö",
+    "u\u0308": "ü",
+    "c\u0327": "ç",
 }
 
 
@@ -167,12 +180,22 @@ def hexes(text: str) -> str:
 
 FAIRSEQ = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
 ALBERT = {
-    **{"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1},
-    **{"control_symbols": ["[CLS]", "[SEP]"], "user_defined_symbols": ["[MASK]"]},
+    "pad_id": 0,
+    "unk_id": 1,
+    "bos_id": -1,
+    "eos_id": -1,
+    "control_symbols": ["[CLS]", "[SEP]"],
+    "user_defined_symbols": ["[MASK]"],
 }
 DEBERTA_V3 = {
-    **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
-    **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
+    "pad_id": 0,
+    "bos_id": 1,
+    "eos_id": 2,
+    "unk_id": 3,
+    "pad_piece": "[PAD]",
+    "bos_piece": "[CLS]",
+    "eos_piece": "[SEP]",
+    "unk_piece": "[UNK]",
 }
 XLNET = {**FAIRSEQ, "control_symbols": ["<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>"]}
 

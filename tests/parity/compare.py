@@ -17,7 +17,7 @@ def assert_all(texts: Sequence[Any], expected: Sequence[Any], found: Sequence[An
     """Fail with a count and the first differing text unless every pair of answers is the same."""
     assert len(found) == len(expected) == len(texts)
     wrong = [(text, want, got) for text, want, got in zip(texts, expected, found, strict=True) if not same(want, got)]
-    if wrong:  # an assert would spend minutes on the repr of thousands of answers
+    if wrong:
         pytest.fail(f"{len(wrong)} of {len(texts)} texts differ; the first:\n" + describe(*wrong[0]))
 
 
@@ -53,12 +53,3 @@ def same_spans(want: list[Span], got: list[Span]) -> bool:
     return [span[:3] for span in want] == [span[:3] for span in got] and all(
         abs(first[3] - second[3]) <= SCORE for first, second in zip(want, got, strict=True)
     )
-
-
-def without_echo(spans: list[Span]) -> list[Span]:
-    """Drop the repetition of an empty first span: transformers' merging of windows compares the first span with itself.
-
-    `aggregate_overlapping_entities` takes a span for new unless it starts inside the one before, and an empty one
-    (a lone byte-level space token has one) does not start inside itself.
-    """
-    return spans[1:] if len(spans) > 1 and spans[0] == spans[1] and spans[0][1] == spans[0][2] else spans

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import pytest
@@ -11,7 +11,7 @@ from tiny_bundles.specs import BY_NAME, SPECS, TOKEN, UNBOUNDED
 
 from sparktasks import DocumentAssembler, LocalPipeline, TokenClassifier
 
-from .compare import assert_all, same_spans, spans_of, without_echo
+from .compare import assert_all, same_spans, spans_of
 from .conftest import Bundles
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch and its exporter
@@ -35,37 +35,33 @@ def annotate(bundles: Bundles, name: str, texts: list[str], **params: object) ->
 
 def compare(texts: Sequence[str], oracle: TokenOracle, strategy: str, found: list[list[Span]], ignored: list[str] | None = None) -> None:
     """Fail unless the spans are those of the oracle; a few texts may differ where two labels tie."""
-    expected = [oracle.spans(text, strategy, ignored) for text in texts]
-    ties: list[str] = []
-    assert_all(texts, list(zip(texts, expected, strict=True)), found, tolerant(oracle, strategy, ignored, ties))
-    assert len(ties) <= MOST_TIES * len(texts) + 1
-
-
-def tolerant(oracle: TokenOracle, strategy: str, ignored: list[str] | None, ties: list[str]) -> Callable[..., bool]:
-    """Return a comparison that notes in `ties` the texts where only float noise decides."""
+    expected = [(text, oracle.spans(text, strategy, ignored)) for text in texts]
+    most = 1 + round(MOST_TIES * len(texts))
+    unequal: list[str] = []
 
     def same(wanted: tuple[str, list[Span]], got: list[Span]) -> bool:
         text, want = wanted
-        if same_spans(without_echo(want), got):
+        if same_spans(want, got):
             return True
-        ties.append(text)
-        return any(same_spans(without_echo(other), got) for other in oracle.spans_if_tied(text, strategy, ignored))
+        unequal.append(text)
+        return len(unequal) <= most and any(same_spans(other, got) for other in oracle.spans_if_tied(text, strategy, ignored))
 
-    return same
+    assert_all(texts, expected, found, same)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", NAMES)
 def test_token_classifier_equals_transformers(name: str, strategy: str, bundles: Bundles, texts: list[str]) -> None:
-    found = annotate(bundles, name, texts, aggregation=strategy, longText="truncate")
-    assert sum(map(len, found)) > len(texts)
-    compare(texts, oracle_of(bundles.twin(name)), strategy, found)
+    some = texts if name in BOUNDED else texts[::3]  # whole long texts are slow
+    found = annotate(bundles, name, some, aggregation=strategy, longText="truncate")
+    assert sum(map(len, found)) > len(some)
+    compare(some, oracle_of(bundles.twin(name)), strategy, found)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
 @pytest.mark.parametrize("name", BOUNDED)
 def test_token_classifier_windows_equal_transformers(name: str, strategy: str, bundles: Bundles, texts: list[str]) -> None:
-    longest = sorted(texts, key=len)[-150:]
+    longest = sorted(texts, key=len)[-100:]
     found = annotate(bundles, name, longest, aggregation=strategy, longText="window", stride=16)
     compare(longest, oracle_of(bundles.twin(name), 16), strategy, found)
 

@@ -90,7 +90,14 @@ def verse(shared: Path) -> list[str]:
 
 
 SOURCES: dict[Callable[[Path], list[str]], int] = {
-    **{snips: 130, clinc: 100, banking: 100, tweets: 150, contexts: 60, treebank: 150, novel: 60, verse: 60},
+    snips: 130,
+    clinc: 100,
+    banking: 100,
+    tweets: 150,
+    contexts: 60,
+    treebank: 150,
+    novel: 60,
+    verse: 60,
 }
 SYNTHETIC = 250
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql.types import StructField
 
 from sparktasks.annotators.base.finisher import VALUES, FinishColumn, find_annotations
@@ -30,4 +31,5 @@ class VectorFinisher(Annotator):
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         name = self.getOrDefault("outputCol")
-        return super()._transform(dataset).withColumn(name, array_to_vector(quoted(name)))
+        array = quoted(name)
+        return super()._transform(dataset).withColumn(name, F.when(array.isNotNull(), array_to_vector(array)))
