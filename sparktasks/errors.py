@@ -4,6 +4,7 @@ SparkTasksError
 ├── ColumnError        (ValueError)         a column is missing, ambiguous or of the wrong type
 ├── ParamError         (ValueError)         a param's name or value is not allowed
 ├── BundleError        (ValueError)         a model folder is incomplete, damaged or contradicts itself
+├── DataError          (ValueError)         a fault in one row's data, where onError="fail" asks for it
 ├── DeliveryError      (OSError)            a bundle did not reach the machine that needs it
 ├── SavedModelError    (ValueError)         a saved stage cannot be read by this version
 ├── JobError           (ValueError)         a job file asks for something that does not exist
@@ -30,6 +31,10 @@ class ParamError(SparkTasksError, ValueError):
 
 class BundleError(SparkTasksError, ValueError):
     """A model folder is incomplete, damaged or contradicts itself."""
+
+
+class DataError(SparkTasksError, ValueError):
+    """A fault in one row's data, where ``onError="fail"`` asks for it."""
 
 
 class DeliveryError(SparkTasksError, OSError):

@@ -125,9 +125,7 @@ def save_tokenizer(spec: Spec, tokenizer: hf.PreTrainedTokenizerFast, work: Path
 def write_sentence_files(spec: Spec, size: int, folder: Path) -> None:
     """Write the files by which sentence-transformers describes pooling and prompts."""
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if spec.normalize else [])]
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (path, kind) in enumerate(kinds)
-    ]
+    modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (path, kind) in enumerate(kinds)]
     flags = {flag: mode == spec.pooling for mode, flag in POOLING_FLAGS.items()}
     write_json(folder / "modules.json", modules)
     write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": size, **flags, "include_prompt": True})

@@ -126,7 +126,7 @@ def _tag(label: str) -> tuple[str, str]:
     if label == "O":
         return "O", ""
     prefix, dash, kind = label.partition("-")
-    return (_SAME_TAG.get(prefix, prefix), kind) if dash and prefix in "BIESLUM" else ("I", label)
+    return (_SAME_TAG.get(prefix, prefix), kind) if dash and prefix in set("BIESLUM") else ("I", label)
 
 
 def _ends(tag: str, next_tag: str, kind: str, next_kind: str) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from sparktasks.errors import BundleError, listed
-from sparktasks.runtime.graph import Graph, read_graph
+from sparktasks.runtime.graph import Graph, Port, read_graph
 
 MODEL_FOLDERS = ("onnx", "")
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".gguf", ".onnx", ".onnx_data")
 _CARD = ("README.md", "LICENSE", "LICENSE.txt", "NOTICE")
 _UNLIMITED = 1_000_000
@@ -25,13 +26,17 @@ _OFFSET_POSITIONS = frozenset(
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model folder that was looked at: ``model`` is the ONNX file, relative to ``folder``."""
+    """A model folder that was looked at: ``model`` is the ONNX file, relative to ``folder``.
+
+    ``stamp`` tells the state of the `files` when they were looked at: names, sizes, change times.
+    """
 
     folder: Path
     model: str
     config: dict[str, Any] = field(repr=False)
     tokenizer_config: dict[str, Any] = field(repr=False)
     graph: Graph = field(repr=False)
+    stamp: str = field(default="", repr=False)
 
     @property
     def model_path(self) -> Path:
@@ -60,6 +65,11 @@ class Bundle:
                 total.update(f"{name}\0{_file_hash(self.folder / name)}\n".encode())
         return total.hexdigest()
 
+    def sealed(self) -> Bundle:
+        """Compute the hash now, while the files are those that were looked at."""
+        _ = self.hash
+        return self
+
     @cached_property
     def size(self) -> int:
         """Bytes of all `files`."""
@@ -74,18 +84,25 @@ class Bundle:
             return tuple(f"LABEL_{index}" for index in range(count))
         return tuple(str(names[key]) for key in sorted(names, key=int))
 
+    @property
+    def logits(self) -> Port:
+        """The output that holds logits: the one of that name, else the first."""
+        return next((port for port in self.graph.outputs if port.name == "logits"), self.graph.outputs[0])
+
     def _output_width(self) -> int | None:
-        width = self.graph.outputs[0].shape[-1] if self.graph.outputs and self.graph.outputs[0].shape else None
+        width = self.logits.shape[-1] if self.logits.shape else None
         return width if isinstance(width, int) else None
 
     @cached_property
     def max_length(self) -> int | None:
         """The most tokens the model takes in one run, special tokens included; None where nothing limits it."""
-        limits = [self.tokenizer_config.get("model_max_length"), self._positions()]
+        limits = [self.tokenizer_config.get("model_max_length"), self.positions]
         known = [int(limit) for limit in limits if limit is not None and 0 < limit < _UNLIMITED]
         return min(known) if known else None
 
-    def _positions(self) -> int | None:
+    @property
+    def positions(self) -> int | None:
+        """The number of positions the model knows; None where config.json names none."""
         positions = self.config.get("max_position_embeddings")
         if positions and self.config.get("model_type") in _OFFSET_POSITIONS:
             return int(positions) - int(self.config.get("pad_token_id", 1)) - 1
@@ -95,13 +112,24 @@ class Bundle:
         """Read another JSON file of the folder; None where it is not there."""
         return _read_json(self.folder / name, required=False)
 
-    def check_labels(self) -> None:
-        """Raise `BundleError` where config.json names another number of labels than the graph computes."""
+    def current_stamp(self) -> str:
+        """Return what `stamp` would be if the folder were looked at now."""
+        states = [(name, (self.folder / name).stat()) for name in self.files]
+        return hashlib.sha256("\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states).encode()).hexdigest()
+
+    def check_logits(self, *axes: str) -> None:
+        """Raise `BundleError` where the graph's logits do not have these axes, or not one column for each label."""
+        port = self.logits
+        if len(port.shape) != len(axes):
+            raise BundleError(
+                f"{self.folder}: {self.model} computes {port.name} of shape {list(port.shape)}, but ({', '.join(axes)}) is wanted. "
+                "Was it exported for another task?"
+            )
         width = self._output_width()
         if width is not None and width != len(self.labels):
             raise BundleError(
                 f"{self.folder}: config.json names {len(self.labels)} labels, but the graph {self.model} computes {width} "
-                f"({self.graph.outputs[0].name}: {list(self.graph.outputs[0].shape)}). Correct id2label, or export the model again."
+                f"({port.name}: {list(port.shape)}). Correct id2label, or export the model again."
             )
 
 
@@ -110,18 +138,36 @@ def _is_foreign(name: str) -> bool:
     return any(part.startswith(".") for part in Path(name).parts) or ".onnx_data" in name or Path(name).suffix in _OTHER_WEIGHTS
 
 
-def open_bundle(folder: str | Path, stem: str = "model") -> Bundle:
-    """Look at a model folder and check what can be checked without loading it; `BundleError` names what is wrong."""
+def open_bundle(folder: str | Path, model: str | None = None) -> Bundle:
+    """Look at a model folder and check what can be checked without loading it; `BundleError` names what is wrong.
+
+    ``model`` names the ONNX file, relative to the folder; None finds ``model.onnx``.
+    """
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
         raise BundleError(f"{folder} is not a folder. A bundle is a folder with config.json, tokenizer.json and an ONNX file")
-    config = _read_json(path / "config.json", required=True)
-    tokenizer_config = _read_json(path / "tokenizer_config.json", required=False) or {}
-    model = _find_model(path, stem)
-    bundle = Bundle(path, model, config, tokenizer_config, read_graph(path / model))
+    config = _present(_read_json(path / "config.json", required=True))
+    tokenizer_config = _present(_read_json(path / "tokenizer_config.json", required=False) or {})
+    if model is not None and not (path / model).is_file():
+        raise BundleError(f"{path} has no {model}. ONNX files there: {listed(_onnx_files(path))}")
+    found = _find_model(path) if model is None else model
+    bundle = Bundle(path, found, config, tokenizer_config, read_graph(path / found))
     for name in bundle.graph.external_files:
         _check_inside(bundle, name)
-    return bundle
+    return replace(bundle, stamp=bundle.current_stamp())
+
+
+def _present(content: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the fields that are null: they mean what their absence means."""
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def check_text_encoder(bundle: Bundle) -> None:
+    """Raise `BundleError` where a graph wants other inputs than text gives, or the tokenizer does not fit it."""
+    unknown = [port.name for port in bundle.graph.inputs if port.name not in TEXT_INPUTS]
+    if unknown:
+        raise BundleError(f"{bundle.folder}: {bundle.model} wants the inputs {listed(unknown)}; from text come {listed(TEXT_INPUTS)}")
+    check_tokenizer(bundle)
 
 
 def check_tokenizer(bundle: Bundle) -> None:
@@ -138,20 +184,24 @@ def check_tokenizer(bundle: Bundle) -> None:
 def _largest_id(content: dict[str, Any]) -> int:
     vocabulary = content.get("model", {}).get("vocab", {})
     largest = max(vocabulary.values(), default=-1) if isinstance(vocabulary, dict) else len(vocabulary) - 1
-    return max([largest, *(token["id"] for token in content.get("added_tokens", []))])
+    return int(max([largest, *(token["id"] for token in content.get("added_tokens", []))]))
 
 
-def _find_model(folder: Path, stem: str) -> str:
+def _onnx_files(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
+
+
+def _find_model(folder: Path) -> str:
     for sub in MODEL_FOLDERS:
-        if (folder / sub / f"{stem}.onnx").is_file():
-            return str(Path(sub) / f"{stem}.onnx")
-    found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
-    variants = [name for name in found if Path(name).stem.startswith(f"{stem}_")]
+        if (folder / sub / "model.onnx").is_file():
+            return str(Path(sub) / "model.onnx")
+    found = _onnx_files(folder)
+    variants = [name for name in found if Path(name).stem.startswith("model_")]
     if len(variants) == 1:
         return variants[0]
     raise BundleError(
-        f"{folder} has no {stem}.onnx, at its root or in onnx/. ONNX files there: {listed(found)}. "
-        "Export one with: optimum-cli export onnx --model MODEL FOLDER"
+        f"{folder} has no model.onnx, at its root or in onnx/. ONNX files there: {listed(found)}. "
+        "Name one with pretrained(..., file=...), or export one with: optimum-cli export onnx --model MODEL FOLDER"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from sparktasks.errors import BundleError, MissingDependency
 from sparktasks.runtime import threads
+from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
 
 log = logging.getLogger(__name__)
@@ -27,11 +28,16 @@ _ELEMENT_TYPES = {
 class Session:
     """An onnxruntime session that is fed by name; what the graph does not ask for is left out."""
 
-    def __init__(self, path: Path) -> None:
-        self._session = _open(path)
-        self.bytes = path.stat().st_size
+    def __init__(self, bundle: Bundle) -> None:
+        self._session = _open(bundle.model_path)
+        self.bytes = bundle.size
         self.inputs: dict[str, Any] = {port.name: _ELEMENT_TYPES.get(port.type, np.float32) for port in self._session.get_inputs()}
         self.outputs: list[str] = [port.name for port in self._session.get_outputs()]
+
+    @property
+    def provider(self) -> str:
+        """The onnxruntime execution provider that comes first for this session."""
+        return str(self._session.get_providers()[0])
 
     def run(self, outputs: list[str], **feeds: np.ndarray) -> list[np.ndarray]:
         """Run the graph; feeds are converted to the element types it wants."""
@@ -63,6 +69,6 @@ def _open(path: Path) -> Any:
 _sessions: ProcessCache[Session] = ProcessCache(CACHE_BYTES, cost=lambda session: session.bytes)
 
 
-def open_session(path: Path) -> Session:
-    """Return this process's session for an ONNX file, opening it at first use."""
-    return _sessions.get((str(path), path.stat().st_mtime_ns, threads.count()), lambda: Session(path))
+def open_session(bundle: Bundle) -> Session:
+    """Return this process's session for a bundle, opening it at first use."""
+    return _sessions.get((bundle.hash, bundle.model, threads.count()), lambda: Session(bundle))

@@ -17,16 +17,22 @@ class TextModel:
     """Runs encodings through a bundle's graph; sequence outputs give one row a text, token outputs one row a token."""
 
     def __init__(self, bundle: Bundle, lengths: Lengths, batch_tokens: int) -> None:
+        self.bundle = bundle
         self.tokenizer: TextTokenizer = open_tokenizer(bundle, lengths)
-        self.session: Session = open_session(bundle.model_path)
+        self.session: Session = open_session(bundle)
         self.batch_tokens = batch_tokens
 
     def run(self, encodings: Sequence[Encoding], output: str) -> list[np.ndarray]:
-        """Return each encoding's part of one graph output: ``(tokens, n)`` where the output has a token axis, else ``(n,)``."""
+        """Return each encoding's part of one graph output: ``(tokens, n)`` where the output has a token axis, else ``(n,)``.
+
+        An encoding without tokens gives ``(0, 1)``.
+        """
         ids = [encoding.ids for encoding in encodings]
         lengths = [len(row) for row in ids]
-        found: list[np.ndarray] = [np.empty(0)] * len(ids)
-        for batch in token_batches(lengths, self.batch_tokens):
+        found: list[np.ndarray] = [np.empty((0, 1), np.float32)] * len(ids)
+        filled = np.flatnonzero(lengths)  # a tokenizer without special tokens makes nothing of some texts
+        for places in token_batches([lengths[index] for index in filled], self.batch_tokens):
+            batch = filled[places]
             feeds = self._feeds([encodings[index] for index in batch], [ids[index] for index in batch])
             stacked = self.session.run([output], **feeds)[0]
             values = unpad(stacked, [lengths[index] for index in batch], self.tokenizer.pads_left) if stacked.ndim == 3 else stacked
@@ -42,8 +48,3 @@ class TextModel:
         if "position_ids" in self.session.inputs:
             feeds["position_ids"] = np.maximum(np.cumsum(feeds["attention_mask"], axis=1) - 1, 0)
         return feeds
-
-
-def sequence_output(session: Session) -> str:
-    """Name the output that holds logits: ``logits``, else the first."""
-    return "logits" if "logits" in session.outputs else session.outputs[0]

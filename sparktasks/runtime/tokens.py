@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer
@@ -23,14 +24,23 @@ _BERT_NORMALIZED = frozenset(f"{name}Tokenizer" for name in _BERT_FAMILY)
 
 @dataclass(frozen=True)
 class Lengths:
-    """How texts are cut: at most ``max_length`` tokens a window (None: never), ``stride`` of them shared with the next.
+    """How texts are cut: at most ``max_length`` tokens a window (None: never), special ones included.
 
-    ``words`` says that texts come as lists of words; byte-level tokenizers then put a space before each.
+    Of the text's own tokens neighbouring windows share ``stride``. ``words`` says that texts come as lists of words;
+    byte-level tokenizers then put a space before each. ``pairs`` says that they come in pairs, which are cut and not windowed.
     """
 
     max_length: int | None = None
     stride: int = 0
     words: bool = False
+    pairs: bool = False
+
+
+def longest(bundle: Bundle, asked: int | None) -> int | None:
+    """Return the most tokens of one run: what was asked, else what the bundle says; `ParamError` beyond its positions."""
+    if asked is not None and bundle.positions is not None and asked > bundle.positions:
+        raise ParamError(f"maxLength={asked} is more than the {bundle.positions} positions that the model in {bundle.folder} knows")
+    return bundle.max_length if asked is None else asked
 
 
 class TextTokenizer:
@@ -39,33 +49,36 @@ class TextTokenizer:
     def __init__(self, bundle: Bundle, lengths: Lengths) -> None:
         config = bundle.tokenizer_config
         self.core = _load(bundle)
-        self.pad_id = self._pad_id(bundle)
+        special = config | {key: token for key, token in (bundle.read_json("special_tokens_map.json") or {}).items() if key not in config}
+        self.pad_id = self._pad_id(bundle, special)
         self.pad_type_id: int = config.get("pad_token_type_id", _XLNET_PAD_TYPE if _is_xlnet(bundle) else 0)
         self.pads_left: bool = config.get("padding_side", "left" if _is_xlnet(bundle) else "right") == "left"
-        self.unk_id: int | None = self._id_of(config.get("unk_token"))
+        self.unk_id: int | None = self._id_of(special.get("unk_token") or getattr(self.core.model, "unk_token", None))
         self.has_subword_prefix = bool(getattr(self.core.model, "continuing_subword_prefix", None))
         if lengths.words:
             _set_state(self.core, "pre_tokenizer", "ByteLevel", {"add_prefix_space": True})
+        self.max_length = lengths.max_length
+        self._cuts_right = config.get("truncation_side", "right") == "right"
         if lengths.max_length is not None:
-            self._limit(lengths, str(config.get("truncation_side", "right")))
+            self._limit(lengths)
 
-    def _limit(self, lengths: Lengths, side: str) -> None:
-        special = self.core.num_special_tokens_to_add(is_pair=False)
+    def _limit(self, lengths: Lengths) -> None:
+        special = self.core.num_special_tokens_to_add(is_pair=lengths.pairs)
         room = (lengths.max_length or 0) - special
-        if room < 1 or lengths.stride >= room:
+        if room < 1 + lengths.pairs or lengths.stride >= room:
             raise ParamError(
                 f"maxLength={lengths.max_length} with stride={lengths.stride} leaves no room for text: "
                 f"{special} of the tokens are special, and the stride must be smaller than the rest"
             )
-        self.core.enable_truncation(lengths.max_length, stride=lengths.stride, direction=side)
+        self.core.enable_truncation(lengths.max_length, stride=lengths.stride, direction="right" if self._cuts_right else "left")
 
     def _id_of(self, token: Any) -> int | None:
         name = token.get("content") if isinstance(token, dict) else token
         found: int | None = self.core.token_to_id(name) if name else None
         return found
 
-    def _pad_id(self, bundle: Bundle) -> int:
-        for found in (self._id_of(bundle.tokenizer_config.get("pad_token")), bundle.config.get("pad_token_id")):
+    def _pad_id(self, bundle: Bundle, special: dict[str, Any]) -> int:
+        for found in (self._id_of(special.get("pad_token")), bundle.config.get("pad_token_id")):
             if found is not None:
                 return int(found)
         return 0
@@ -73,8 +86,33 @@ class TextTokenizer:
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, offsets: bool = True) -> list[Encoding]:
         """Encode texts, or pairs of texts; without ``offsets`` it is faster and the encodings have none."""
         encode = self.core.encode_batch if offsets else self.core.encode_batch_fast
-        found: list[Encoding] = encode(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
+        if pairs is None:
+            found: list[Encoding] = encode(list(texts))
+        else:
+            found = encode([self._shortened(*both) for both in zip(texts, pairs, strict=True)])
         return found
+
+    def _shortened(self, text: str, pair: str) -> tuple[str, str]:
+        """Cut off what no pair can hold: the library would make a window for every part of one text with every part of the other.
+
+        What is kept is longer than a pair, and the longer text stays the longer one: that decides which gives up more.
+        """
+        if self.max_length is None or len(text) + len(pair) <= _SHORT * self.max_length:
+            return text, pair
+        first, second = (self._uncut.encode(each, add_special_tokens=False).offsets for each in (text, pair))
+        keep = 2 * self.max_length
+        return self._part(text, first, keep + (len(first) > len(second))), self._part(pair, second, keep + (len(second) > len(first)))
+
+    def _part(self, text: str, offsets: list[tuple[int, int]], keep: int) -> str:
+        if len(offsets) <= keep:
+            return text
+        return text[: offsets[keep][0]] if self._cuts_right else text[offsets[-keep][0] :]
+
+    @cached_property
+    def _uncut(self) -> Tokenizer:
+        copy = Tokenizer.from_str(self.core.to_str())
+        copy.no_truncation()
+        return copy
 
     def encode_words(self, texts: Sequence[Sequence[str]]) -> list[Encoding]:
         """Encode texts that are split into words already; ``word_ids`` of an encoding point into the given words."""
@@ -83,7 +121,7 @@ class TextTokenizer:
 
     def windows(self, encoding: Encoding) -> list[Encoding]:
         """Return the windows of one text, in the order of the text."""
-        return sorted([encoding, *encoding.overflowing], key=lambda window: next(iter(text_tokens(window)), (0, (0, 0)))[1])
+        return sorted([encoding, *encoding.overflowing], key=_first_place)
 
     def is_subword(self, encoding: Encoding, text: str) -> list[bool]:
         """Tell which text tokens continue the word before them, by transformers' two rules.
@@ -91,12 +129,23 @@ class TextTokenizer:
         A tokenizer with a prefix for continuations (``##``) shows it in the token's length; for others a token continues
         a word where no space stands at its border. The unknown token never does.
         """
-        tokens, ids = encoding.tokens, encoding.ids
+        ids = encoding.ids
         continues = []
         for index, (start, end) in text_tokens(encoding):
-            found = len(tokens[index]) != end - start if self.has_subword_prefix else start > 0 and " " not in text[start - 1 : start + 1]
+            found = (
+                len(self.core.id_to_token(ids[index])) != end - start
+                if self.has_subword_prefix
+                else start > 0 and " " not in text[start - 1 : start + 1]
+            )
             continues.append(found and ids[index] != self.unk_id)
         return continues
+
+
+def _first_place(window: Encoding) -> tuple[int, int]:
+    """Return where a window's text begins: the word (of texts given as words), and the character in it."""
+    words, offsets = window.word_ids, window.offsets
+    place = next((index for index, _ in text_tokens(window)), None)
+    return (0, 0) if place is None else (words[place] or 0, offsets[place][0])
 
 
 def text_tokens(encoding: Encoding) -> list[tuple[int, tuple[int, int]]]:
@@ -120,6 +169,8 @@ def stitched(windows: Sequence[Encoding], stride: int) -> list[tuple[int, int]]:
     return cover
 
 
+# A pair of fewer characters than this times the length limit makes few windows at most.
+_SHORT = 8
 _XLNET_PAD_TYPE = 3
 
 
@@ -176,5 +227,4 @@ _tokenizers: ProcessCache[TextTokenizer] = ProcessCache(limit=32)
 
 def open_tokenizer(bundle: Bundle, lengths: Lengths) -> TextTokenizer:
     """Return this process's tokenizer for a bundle, loading it at first use."""
-    key = (str(bundle.folder), bundle.tokenizer_path.stat().st_mtime_ns, lengths)
-    return _tokenizers.get(key, lambda: TextTokenizer(bundle, lengths))
+    return _tokenizers.get((bundle.hash, lengths), lambda: TextTokenizer(bundle, lengths))

@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import ArrayType, DataType, FloatType, IntegerType, MapType, StringType, StructField, StructType
 
+from sparktasks.errors import ColumnError
+
 DOCUMENT = "document"
 TOKEN = "token"
 CHUNK = "chunk"
@@ -70,6 +72,8 @@ class Annotations:
     """An annotation column laid flat: one entry per annotation, ``lengths`` says how many belong to each row."""
 
     def __init__(self, column: pa.Array) -> None:
+        if not (pa.types.is_list(column.type) and pa.types.is_struct(column.type.value_type)):
+            raise ColumnError(f"an annotation column is wanted, not {column.type}: begin the pipeline with an assembler")
         self.lengths: np.ndarray = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         self._values: pa.StructArray = column.flatten()
 
@@ -168,7 +172,10 @@ def assemble(
 
 
 def _offsets(lengths: Sequence[int] | np.ndarray) -> pa.Array:
-    return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int32))
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise OverflowError(f"{offsets[-1]:,} values do not fit into one Arrow list; texts this long must be split first")
+    return pa.array(offsets.astype(np.int32))
 
 
 def _maps(metadata: Sequence[dict[str, str]]) -> pa.MapArray:

@@ -15,7 +15,7 @@ from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
 from pyspark.sql.types import StructField
 
-from sparktasks.errors import ColumnError, ParamError, listed
+from sparktasks.errors import ColumnError, DataError, ParamError, listed
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.spark.annotations import ANNOTATIONS, Annotation, Annotations, build, is_annotations
 from sparktasks.spark.delivery import BundleRef, ship
@@ -24,6 +24,7 @@ from sparktasks.spark.kernels import Kernel
 from sparktasks.spark.params import Declared, P, one_of, param
 from sparktasks.spark.persist import StageReader, StageWriter
 from sparktasks.spark.sources import find_folder
+from sparktasks.spark.storage import hold_files
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,6 +37,11 @@ class Annotator(Transformer, Declared, MLReadable["Annotator"], MLWritable):
     def extend(self, chain: Chain) -> Chain:
         """Check this stage's inputs against the chain's columns and append its kernels."""
 
+    def check_distinct(self, outputs: Sequence[str]) -> None:
+        """Raise `ParamError` where one stage would write two columns of one name."""
+        if len({name.lower() for name in outputs}) < len(outputs):
+            raise ParamError(f"{self.uid}: it would write columns of the same name: {listed(outputs)}. Give each its own")
+
     def _transform(self, dataset: DataFrame) -> DataFrame:
         return self.extend(chain_of(dataset)).frame()
 
@@ -46,7 +52,7 @@ class Annotator(Transformer, Declared, MLReadable["Annotator"], MLWritable):
     @classmethod
     def read(cls) -> StageReader:
         """Return a reader: ``Class.read().load(path)``."""
-        return StageReader()
+        return StageReader(cls)
 
 
 Kinds = str | tuple[str, ...]
@@ -142,20 +148,22 @@ class ModelAnnotator(ColumnAnnotator):
     _bundle: Bundle | None = None
 
     @classmethod
-    def pretrained(cls, source: str | Path | None = None, **params: Any) -> Self:
+    def pretrained(cls, source: str | Path | None = None, *, file: str | None = None, **params: Any) -> Self:
         """Make the annotator with a model.
 
         ``source`` is a folder, the name of a starter bundle, a URI that Spark reads, or a Hugging Face hub id; None is
-        this task's starter. Raises `BundleError` where the model does not fit the task.
+        this task's starter. ``file`` names the ONNX file in it; None finds ``model.onnx``. Raises `BundleError` where
+        the model does not fit the task.
         """
         stage = cls(**params)
-        stage.setBundle(open_bundle(find_folder(source, cls.starter, cls.__name__)))
+        stage.setBundle(open_bundle(find_folder(source, cls.starter, cls.__name__), file))
         return stage
 
     def setBundle(self, bundle: Bundle) -> Self:
         """Use an opened bundle; raises `BundleError` where it does not fit the task."""
         self.check_bundle(bundle)
-        self._bundle = bundle
+        hold_files(bundle.folder, bundle.files)
+        self._bundle = bundle.sealed()
         return self
 
     def getBundle(self) -> Bundle:
@@ -168,21 +176,32 @@ class ModelAnnotator(ColumnAnnotator):
     def check_bundle(self, bundle: Bundle) -> None:
         """Raise `BundleError` where a bundle cannot serve this task; looks at files only."""
 
+    def fails(self) -> bool:
+        """Tell whether a fault in one row's data is to fail the job."""
+        return bool(self.getOrDefault("onError") == "fail")
+
     def bundle_ref(self) -> BundleRef:
         """Return what kernels carry in the bundle's place."""
         return ship(self.getBundle())
 
 
-def annotate_each(kind: str, source: Annotations, compute: Callable[[list[int]], Sequence[Sequence[Annotation]]]) -> pa.ListArray:
+NO_TOKENS = "DataError: the tokenizer makes nothing of this text"
+
+
+def annotate_each(
+    kind: str, source: Annotations, compute: Callable[[list[int]], Sequence[Sequence[Annotation]]], fails: bool = False
+) -> pa.ListArray:
     """Write the annotations that ``compute`` makes for each usable annotation of ``source``, row by row.
 
     Empty texts give nothing. An annotation without a result stands for an error upstream: it is passed on as an error
-    of type ``kind``, so that the row does not vanish.
+    of type ``kind``, so that the row does not vanish. With ``fails`` an error that ``compute`` finds raises `DataError`.
     """
     usable = [index for index, text in enumerate(source.result) if text]
     made: list[Sequence[Annotation]] = [()] * len(source)
     for index, items in zip(usable, compute(usable), strict=True):
         made[index] = items
+        if fails and (error := next((item.error for item in items if item.result is None), None)):
+            raise DataError(f"{error}. The text: {str(source.result[index])[:80]!r}. With onError='keep' the job goes on")
     if None in source.result:
         reasons = source.metadata_value("error")
         for index, text in enumerate(source.result):

@@ -16,22 +16,36 @@ class BundleRef:
     """What a kernel carries instead of a model: where the folder is, and what it must contain."""
 
     folder: str
+    model: str
     hash: str
+    stamp: str
 
 
 def ship(bundle: Bundle) -> BundleRef:
     """Make a bundle reachable from the executors and return the reference that kernels carry."""
-    return BundleRef(str(bundle.folder), bundle.hash)
+    return BundleRef(str(bundle.folder), bundle.model, bundle.hash, bundle.stamp)
 
 
 _located: ProcessCache[Bundle] = ProcessCache(limit=64)
 
 
 def locate(ref: BundleRef) -> Bundle:
-    """Return the bundle a reference names, on this machine; `DeliveryError` where its folder is not here."""
+    """Return the bundle a reference names, on this machine.
+
+    Raises `DeliveryError` where its folder is not here, or holds another model by now.
+    """
+    return _located.get(ref, lambda: _opened(ref))
+
+
+def _opened(ref: BundleRef) -> Bundle:
     if not Path(ref.folder).is_dir():
         raise DeliveryError(
             f"the executor on {socket.gethostname()} cannot see the model folder {ref.folder}. "
             "Put it on a path that all machines share (a mounted volume, NFS) and load it from there"
         )
-    return _located.get(ref, lambda: open_bundle(ref.folder))
+    bundle = open_bundle(ref.folder, ref.model)
+    if bundle.stamp == ref.stamp:
+        bundle.__dict__["hash"] = ref.hash  # what has not changed need not be hashed again
+    elif bundle.hash != ref.hash:
+        raise DeliveryError(f"{ref.folder} on {socket.gethostname()} holds another model than when the stage was made. Make the stage again")
+    return bundle

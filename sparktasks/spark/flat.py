@@ -124,7 +124,8 @@ def series(column: pa.Array) -> pd.Series:
 
     if pa.types.is_list(column.type) and pa.types.is_primitive(column.type.value_type) and column.flatten().null_count:
         return pd.Series(column.to_pylist(), dtype=object)
-    return column.to_pandas()
+    plain: pd.Series = column.to_pandas()
+    return plain
 
 
 def _split_map(field: pa.Array) -> list[pa.Array]:

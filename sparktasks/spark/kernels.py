@@ -15,6 +15,7 @@ import pyarrow as pa
 FIRST_WINDOW = 16
 LARGEST_WINDOW = 1024
 WINDOW_BYTES = 32 * 1024 * 1024
+FIRST_WINDOW_BYTES = 256 * 1024
 
 
 class Kernel(Protocol):
@@ -71,29 +72,34 @@ def execute(plan: Plan, batches: Iterable[Sequence[pa.Array]]) -> Iterator[list[
 
     Small first windows let ``show(5)`` answer early; large later ones give the models full batches.
     """
-    size = FIRST_WINDOW
+    size, most_bytes = FIRST_WINDOW, FIRST_WINDOW_BYTES
     for batch in batches:
         columns = [plain(column) for column in batch]
         start, rows = 0, len(columns[0])
         while start < rows:
-            window = _cut(columns, start, size)
+            window = _cut(columns, start, size, most_bytes)
             outputs = plan.run(window)
             yield outputs
             start += len(window[0])
-            size = _next_size(size, len(window[0]), sum(output.nbytes for output in outputs))
+            size = min(size * 2, LARGEST_WINDOW)
+            most_bytes = _input_bytes(_bytes(window), _bytes(outputs))
 
 
-def _cut(columns: Sequence[pa.Array], start: int, size: int) -> list[pa.Array]:
+def _bytes(columns: Sequence[pa.Array]) -> int:
+    return sum(column.nbytes for column in columns)
+
+
+def _cut(columns: Sequence[pa.Array], start: int, size: int, most_bytes: int) -> list[pa.Array]:
     while True:
         window = [column.slice(start, size) for column in columns]
-        if size == 1 or sum(column.nbytes for column in window) <= WINDOW_BYTES:
+        if size == 1 or _bytes(window) <= most_bytes:
             return window
         size = max(1, size // 2)
 
 
-def _next_size(size: int, rows: int, output_bytes: int) -> int:
-    bytes_per_row = max(1, output_bytes // max(1, rows))
-    return max(1, min(size * 2, LARGEST_WINDOW, WINDOW_BYTES // bytes_per_row))
+def _input_bytes(taken: int, made: int) -> int:
+    """Return how many bytes the next window may take, if it makes of each as many as the last one did."""
+    return int(WINDOW_BYTES / max(1.0, made / max(1, taken)))
 
 
 def plain(column: pa.Array) -> pa.Array:

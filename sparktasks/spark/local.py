@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pyspark.ml import Pipeline
 
 from sparktasks.errors import ColumnError, ParamError, listed
 from sparktasks.spark.annotations import Annotation, Annotations, is_annotations
@@ -14,6 +15,7 @@ from sparktasks.spark.annotator import Annotator
 from sparktasks.spark.fusion import Chain, Visible
 from sparktasks.spark.kernels import execute
 from sparktasks.spark.persist import load_stages
+from sparktasks.spark.storage import local_path
 
 
 class LocalPipeline:
@@ -25,7 +27,9 @@ class LocalPipeline:
     """
 
     def __init__(self, model: Any) -> None:
-        stages = model.stages if hasattr(model, "stages") else model
+        if isinstance(model, Pipeline):
+            raise ParamError(f"LocalPipeline: {model.uid} is a Pipeline that was not fitted. Give pipeline.fit(df), or its list of stages")
+        stages = [model] if isinstance(model, Annotator) else getattr(model, "stages", model)
         chain: Chain = _LocalChain(None, ())
         for stage in _flattened(stages):
             chain = stage.extend(chain)
@@ -35,7 +39,7 @@ class LocalPipeline:
     @classmethod
     def load(cls, path: str | Path) -> LocalPipeline:
         """Load a saved PipelineModel or stage from a folder of this machine."""
-        return cls(load_stages(Path(path)))
+        return cls(load_stages(local_path(str(path)) or Path(path)))
 
     def annotate(self, data: Any) -> Any:
         """Return {column: [results]} for one input, or a list of them for a list of inputs."""

@@ -120,9 +120,9 @@ def _convert(value: Any, kind: Any) -> Any:
 
 
 def _convert_list(value: Any, kind: Any) -> list[Any] | None:
-    items = [value] if isinstance(value, str) else list(value) if hasattr(value, "__iter__") else None
-    if items is None:
-        return None
+    if isinstance(value, (set, frozenset, Mapping)) or not hasattr(value, "__iter__"):
+        return None  # their order says nothing
+    items = [value] if isinstance(value, str) else list(value)
     converted = [_convert(item, kind) for item in items]
     return None if any(item is None for item in converted) else converted
 
@@ -161,8 +161,8 @@ def declared(cls: type) -> dict[str, Any]:
 
 
 def _accessors(name: str, doc: str) -> dict[str, Callable[..., Any]]:
-    def setter(self: Any, value: Any) -> Any:
-        return self._set(**{name: value})
+    def setter(self: Any, *value: Any) -> Any:
+        return self._set(**{name: value[0] if len(value) == 1 else list(value)})
 
     def getter(self: Any) -> Any:
         return self.getOrDefault(name)

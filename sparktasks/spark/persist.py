@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.ml.util import MLReader, MLWriter
 
-from sparktasks.errors import SavedModelError, did_you_mean
-from sparktasks.runtime.bundle import open_bundle
-from sparktasks.spark.storage import fetch_folder, hold_files, local_path, put_files
+from sparktasks.errors import DeliveryError, SavedModelError, did_you_mean
+from sparktasks.runtime.bundle import Bundle, open_bundle
+from sparktasks.spark.storage import fetch_folder, local_path, put_files
 
 if TYPE_CHECKING:
     from sparktasks.spark.annotator import Annotator
@@ -35,15 +35,27 @@ class StageWriter(MLWriter):
         self.stage = stage
 
     def save(self, path: str) -> None:
-        """Write the stage to ``path``, which must not exist unless `overwrite` was called."""
-        spark = self.sparkSession
+        """Write the stage to ``path``, which must not exist unless `overwrite` was called.
+
+        Raises `DeliveryError` where the model's files changed or are gone since the stage was made.
+        """
+        spark, bundle = self.sparkSession, getattr(self.stage, "_bundle", None)
+        line = json.dumps(_metadata(self.stage, spark.version))
+        if bundle is not None:
+            check_unchanged(bundle)
         if self.shouldOverwrite:
             _clear(self, path)
-        line = json.dumps(_metadata(self.stage, spark.version))
         spark.createDataFrame([(line,)], ["value"]).coalesce(1).write.text(f"{path}/metadata")
-        bundle = getattr(self.stage, "_bundle", None)
         if bundle is not None:
             put_files(bundle.folder, bundle.files, f"{path}/bundle", shared=_is_visible(path, self.stage.uid))
+
+
+def check_unchanged(bundle: Bundle) -> None:
+    """Raise `DeliveryError` where a model's folder holds other files than when it was opened."""
+    if bundle.folder.is_dir() and bundle.current_stamp() != bundle.stamp:
+        raise DeliveryError(
+            f"{bundle.folder} holds other files than when the stage was made; saving it would save another model. Make the stage again"
+        )
 
 
 def _clear(writer: MLWriter, path: str) -> None:
@@ -65,7 +77,11 @@ def _is_visible(path: str, uid: str) -> bool:
 
 
 def _metadata(stage: Annotator, spark_version: str) -> dict[str, Any]:
+    if type(stage) is not getattr(importlib.import_module(_PACKAGE), type(stage).__name__, None):
+        raise SavedModelError(f"{stage.uid}: only the annotators of sparktasks itself can be saved, not your class {type(stage).__name__}")
+    bundle = getattr(stage, "_bundle", None)
     return {
+        "model": bundle.model if bundle is not None else None,
         "class": f"{_PACKAGE}.{type(stage).__name__}",
         "timestamp": round(time.time() * 1000),
         "sparkVersion": spark_version,
@@ -79,10 +95,17 @@ def _metadata(stage: Annotator, spark_version: str) -> dict[str, Any]:
 class StageReader(MLReader[Any]):
     """Reads one stage."""
 
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.kind = kind
+
     def load(self, path: str) -> Any:
-        """Read the stage saved at ``path``; `SavedModelError` where it was written by a newer version."""
+        """Read the stage saved at ``path``; `SavedModelError` where it is of another class or was written by a newer version."""
         here = local_path(path)
-        return load_stage(here if here is not None and (here / "metadata").is_dir() else fetch_folder(path))
+        stage = load_stage(here if here is not None and (here / "metadata").is_dir() else fetch_folder(path))
+        if not isinstance(stage, self.kind):
+            raise SavedModelError(f"{path} holds a {type(stage).__name__}, not a {self.kind.__name__}. Load it with {type(stage).__name__}.load")
+        return stage
 
 
 def load_stage(folder: Path) -> Any:
@@ -97,9 +120,7 @@ def load_stage(folder: Path) -> Any:
     stage._resetUid(metadata["uid"])
     stage.setParams(**metadata["paramMap"])
     if (folder / "bundle").is_dir():
-        bundle = open_bundle(folder / "bundle")
-        hold_files(bundle.folder, bundle.files)
-        stage.setBundle(bundle)
+        stage.setBundle(open_bundle(folder / "bundle", metadata.get("model")))
     return stage
 
 

@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from sparktasks import DocumentAssembler, Finisher, LocalPipeline, RegexTokenizer, WordsAssembler
 from sparktasks.errors import ColumnError, ParamError
+from sparktasks.spark.annotator import Annotator
 
 MESSY = " a \t b\\nc\n\nd "
 CLEANED = {
@@ -103,6 +104,26 @@ def test_finisher_keeps_annotations_when_asked(spark: SparkSession) -> None:
 def test_finisher_refuses_strings_of_numbers(spark: SparkSession) -> None:
     with pytest.raises(ParamError, match="outputAs='string' writes"):
         LocalPipeline([DocumentAssembler(), Finisher(values=["score"], outputAs="string")])
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [DocumentAssembler(inputCols=["a", "b"], outputCols=["x", "X"])],
+        [WordsAssembler(outputCols=["x", "x"])],
+        [DocumentAssembler(), RegexTokenizer(), Finisher(inputCols=["document", "token"], outputCols=["x", "x_score"], values=["result", "score"])],
+    ],
+)
+def test_outputs_of_one_name_are_refused(stages: list[Annotator]) -> None:
+    with pytest.raises(ParamError, match="columns of the same name"):
+        LocalPipeline(stages)
+
+
+def test_words_must_be_lists_and_chains_must_begin_with_an_assembler() -> None:
+    with pytest.raises(ColumnError, match="lists of words are wanted"):
+        LocalPipeline([WordsAssembler()]).annotate(["Do", "n't"])
+    with pytest.raises(ColumnError, match="begin the pipeline with an assembler"):
+        LocalPipeline([RegexTokenizer()]).annotate("text")
 
 
 def test_assembler_refuses_numbers_and_names_what_fits(spark: SparkSession) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sparktasks import Annotation, DocumentAssembler, LocalPipeline, TextClassifier
-from sparktasks.errors import BundleError, ParamError
+from sparktasks import Annotation, DocumentAssembler, LocalPipeline, TextClassifier, TokenClassifier
+from sparktasks.errors import BundleError, DataError, DeliveryError, ParamError
 
 Find = Callable[[str], str]
 LONG = "the quick brown fox jumps over the lazy dog " * 40
@@ -54,6 +54,42 @@ def test_function_can_be_overridden(bundle: Find) -> None:
     assert max(logits, key=logits.__getitem__) == max(sigmoid, key=sigmoid.__getitem__)
     assert all(0 < value < 1 for value in sigmoid.values())
     assert any(abs(value) > 1 for value in logits.values())
+
+
+def test_windows_of_pairs_are_refused(bundle: Find) -> None:
+    stages = [
+        DocumentAssembler(inputCols=["a", "b"], outputCols=["a_doc", "b_doc"]),
+        TextClassifier.pretrained(bundle("bert-text-classification"), inputCols=["a_doc", "b_doc"], longText="window"),
+    ]
+    with pytest.raises(ParamError, match="pairs of documents can only be truncated"):
+        LocalPipeline(stages)
+
+
+@pytest.mark.parametrize("name", ["bert-text-classification", "xlnet-text-classification"])
+def test_long_pairs_are_cut_before_they_grow(bundle: Find, name: str) -> None:
+    """The tokenizers library would make a window for each part of one text with each part of the other."""
+    stages = [
+        DocumentAssembler(inputCols=["a", "b"], outputCols=["a_doc", "b_doc"]),
+        TextClassifier.pretrained(bundle(name), inputCols=["a_doc", "b_doc"], topK=None),
+    ]
+    short, long = LocalPipeline(stages).fullAnnotate([{"a": "play music " * n, "b": "set an alarm " * n} for n in (300, 30_000)])
+    assert [a.result for a in short["category"]] == [a.result for a in long["category"]]
+    assert [a.score for a in short["category"]] == pytest.approx([a.score for a in long["category"]], abs=1e-6)
+    assert all(a.metadata["truncated"] == "true" for a in long["category"])
+
+
+def test_faults_fail_the_job_when_asked(bundle: Find) -> None:
+    for mode in ("keep", "fail"):
+        stages = [
+            DocumentAssembler(inputCols=["a", "b"], outputCols=["a_doc", "b_doc"]),
+            TextClassifier.pretrained(bundle("bert-text-classification"), inputCols=["a_doc", "b_doc"], onError=mode),
+        ]
+        data = {"a": ["one", "two", "three"], "b": ["first", "second"]}
+        if mode == "keep":
+            assert LocalPipeline(stages).annotate(data)["category"][2] is None
+        else:
+            with pytest.raises(DataError, match=r"no document to pair this one with\. The text: 'three'"):
+                LocalPipeline(stages).annotate(data)
 
 
 def test_truncation_is_flagged(bundle: Find) -> None:
@@ -103,7 +139,7 @@ def test_one_partner_serves_all_documents_and_a_missing_one_is_an_error(bundle: 
     shared = local.fullAnnotate({"a": ["one", "two", "three"], "b": ["partner"]})["category"]
     assert [annotation.error for annotation in shared] == [None] * 3
     short = local.fullAnnotate({"a": ["one", "two", "three"], "b": ["first", "second"]})["category"]
-    assert [annotation.error for annotation in short] == [None, None, "ColumnError: there is no document to pair this one with"]
+    assert [annotation.error for annotation in short] == [None, None, "DataError: there is no document to pair this one with"]
 
 
 def test_documents_of_an_array_are_classified_each(bundle: Find) -> None:
@@ -175,6 +211,47 @@ def test_outside_data_that_leaves_the_folder_is_refused(broken: Path, location: 
         TextClassifier.pretrained(broken)
 
 
+def test_models_of_another_task_are_refused(bundle: Find) -> None:
+    with pytest.raises(BundleError, match=r"of shape .* but \(batch, labels\) is wanted. Was it exported for another task"):
+        TextClassifier.pretrained(bundle("bert-token-classification"))
+    with pytest.raises(BundleError, match=r"but \(batch, tokens, labels\) is wanted"):
+        TokenClassifier.pretrained(bundle("bert-text-classification"))
+
+
+def test_length_beyond_the_positions_is_refused(bundle: Find) -> None:
+    with pytest.raises(ParamError, match="maxLength=4000 is more than the"):
+        classify(bundle("bert-text-classification"), ["a"], maxLength=4000)
+
+
+def test_replaced_model_is_noticed(broken: Path, bundle: Find) -> None:
+    stages = [DocumentAssembler(), TextClassifier.pretrained(broken)]
+    (broken / "config.json").write_text((broken / "config.json").read_text().replace("play_music", "other_label"))
+    with pytest.raises(DeliveryError, match="holds another model than when the stage was made"):
+        LocalPipeline(stages).annotate("play music")
+    with pytest.raises(DeliveryError, match="saving it would save another model"):
+        stages[1].save(str(broken.parent / "saved"))
+    assert not (broken.parent / "saved").exists()
+
+
+def test_named_file_is_the_one_that_runs(broken: Path) -> None:
+    (broken / "model.onnx").rename(broken / "model_a.onnx")
+    (broken / "model_b.onnx").write_bytes(b"")
+    with pytest.raises(BundleError, match=r"has no model\.onnx"):
+        TextClassifier.pretrained(broken)
+    named = TextClassifier.pretrained(broken, file="model_a.onnx")
+    assert LocalPipeline([DocumentAssembler(), named]).annotate("play music")["category"]
+    assert named.getBundle().files.count("model_b.onnx") == 0
+    with pytest.raises(BundleError, match=r"has no model_c\.onnx. ONNX files there: 'model_a\.onnx', 'model_b\.onnx'"):
+        TextClassifier.pretrained(broken, file="model_c.onnx")
+
+
+def test_null_fields_in_configs_mean_their_absence(broken: Path, bundle: Find) -> None:
+    path = broken / "tokenizer_config.json"
+    nulls = dict.fromkeys(["truncation_side", "padding_side", "pad_token_type_id", "added_tokens_decoder", "add_prefix_space", "unk_token"])
+    path.write_text(json.dumps(json.loads(path.read_text()) | nulls))
+    assert classify(str(broken), ["play music"]) == classify(bundle("bert-text-classification"), ["play music"])
+
+
 def test_no_room_for_text_is_refused(bundle: Find) -> None:
     with pytest.raises(ParamError, match="leaves no room for text"):
         classify(bundle("bert-text-classification"), ["a"], maxLength=2)
@@ -186,7 +263,7 @@ def test_annotator_without_a_model_says_how_to_get_one() -> None:
 
 
 def test_unknown_names_are_refused_with_a_hint(bundle: Find) -> None:
-    with pytest.raises(ParamError, match="there is no param 'topk'. Did you mean 'topK'"):
+    with pytest.raises(ParamError, match=r"there is no param 'topk'\. Did you mean 'topK'"):
         TextClassifier.pretrained(bundle("bert-text-classification"), topk=3)
     with pytest.raises(BundleError, match="Did you mean 'intents-clinc150'"):
         TextClassifier.pretrained("intents-clinc15")

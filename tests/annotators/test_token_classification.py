@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
@@ -60,6 +63,28 @@ def test_token_that_the_tokenizer_drops_is_an_error_not_a_gap(bundle: Find) -> N
     found = LocalPipeline([WordsAssembler(), stage]).fullAnnotate({"words": ["Romeo", "\u200d", "Juliet"]})["entities"]
     assert [a.error is None for a in found] == [True, False, True]
     assert "makes nothing of the token" in (found[1].error or "")
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_given_tokens_are_read_in_order_whatever_the_truncation_side(bundle: Find, tmp_path: Path, side: str) -> None:
+    folder = shutil.copytree(bundle(NAMES[0]), tmp_path / "bundle")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation_side": side}))
+    stage = TokenClassifier.pretrained(folder, inputCols=["document", "token"], maxLength=24, stride=4)
+    found = LocalPipeline([DocumentAssembler(), RegexTokenizer(), stage]).fullAnnotate(LONG)
+    assert [a.metadata.get("word") for a in found["entities"]] == LONG.split()
+
+
+def test_unknown_words_stand_alone_wherever_the_unknown_token_is_named(bundle: Find, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle(NAMES[0]), tmp_path / "bundle")
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in config.items() if key != "unk_token"}))
+    answers = [
+        LocalPipeline([DocumentAssembler(), TokenClassifier.pretrained(each, aggregation="first", ignoreLabels=[])]).annotate("saw 龘 cat 🦄")
+        for each in (folder, bundle(NAMES[0]))
+    ]
+    assert answers[0] == answers[1]
 
 
 def test_sentences_of_a_row_are_read_apart(bundle: Find) -> None:

@@ -67,7 +67,8 @@ def test_the_front_door_loads_neither_onnxruntime_nor_pyspark() -> None:
 
 
 def test_without_pyspark_an_annotator_says_what_to_install() -> None:
-    code = "import sys\nsys.modules['pyspark'] = None\nimport sparktasks\ntry: sparktasks.TextClassifier\nexcept sparktasks.errors.MissingDependency as e: print(e)"
+    code = "import sys\nsys.modules['pyspark'] = None\nimport sparktasks\n"
+    code += "try: sparktasks.TextClassifier\nexcept sparktasks.errors.MissingDependency as error: print(error)"
     assert fresh(code).endswith("Run: pip install 'sparktasks[local]'")
 
 

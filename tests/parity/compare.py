@@ -42,10 +42,7 @@ def same_labels(want: list[LabelScore], got: list[LabelScore]) -> bool:
 
 def spans_of(annotations: Sequence[Any]) -> list[Span]:
     """Return label, start, exclusive end and score of chunk or named_entity annotations."""
-    return [
-        (item.metadata["entity"] if item.annotatorType == "chunk" else item.result, item.begin, item.end + 1, item.score)
-        for item in annotations
-    ]
+    return [(item.metadata["entity"] if item.annotatorType == "chunk" else item.result, item.begin, item.end + 1, item.score) for item in annotations]
 
 
 def same_spans(want: list[Span], got: list[Span]) -> bool:

@@ -45,7 +45,7 @@ def test_filter_on_another_column_reaches_the_scan_on_connect(result: dict[str, 
 
 
 def test_cached_frame_is_not_run_again_on_connect(result: dict[str, Any]) -> None:
-    assert result["cached"] == {name: ROWS for name in "abcd"}
+    assert result["cached"] == dict.fromkeys("abcd", ROWS)
 
 
 def test_any_column_name_is_read_and_written_on_connect(result: dict[str, Any]) -> None:

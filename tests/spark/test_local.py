@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from sparktasks import DocumentAssembler, LocalPipeline, RegexTokenizer, TextClassifier
 from sparktasks.errors import ColumnError, ParamError, SavedModelError
 from sparktasks.spark.persist import FORMAT_VERSION, load_stage
+from tests.counting import Logger
 
 Find = Callable[[str], str]
 
@@ -56,6 +57,20 @@ def test_newer_format_is_refused_by_name(saved: Path) -> None:
         load_stage(stage)
     with pytest.raises(SavedModelError, match="not a saved stage"):
         LocalPipeline.load(saved.parent)
+
+
+def test_stage_is_loaded_by_its_own_class(saved: Path) -> None:
+    stage = next((saved / "stages").glob("*DocumentAssembler*"))
+    with pytest.raises(SavedModelError, match="holds a DocumentAssembler, not a TextClassifier"):
+        TextClassifier.load(str(stage))
+    with pytest.raises(SavedModelError, match="only the annotators of sparktasks itself"):
+        Logger().save(str(saved / "own"))
+
+
+def test_pipeline_that_was_not_fitted_is_refused(bundle: Find) -> None:
+    with pytest.raises(ParamError, match="is a Pipeline that was not fitted"):
+        LocalPipeline(Pipeline(stages=[DocumentAssembler()]))
+    assert LocalPipeline(DocumentAssembler()).annotate("a") == {"document": ["a"]}
 
 
 def test_saving_twice_wants_overwrite(saved: Path, bundle: Find) -> None:

@@ -58,6 +58,7 @@ class DocumentAssembler(Annotator):
 
     def extend(self, chain: Chain) -> Chain:
         """Append one kernel for each column."""
+        self.check_distinct([output for _, output in self._pairs()])
         for name, output in self._pairs():
             column = chain.find(name, self.uid)
             if column.dataType is not None and not _is_text(column.dataType):

@@ -49,11 +49,15 @@ class Finisher(Annotator):
     def extend(self, chain: Chain) -> Chain:
         """Append one kernel for each output column, then drop the annotation columns."""
         annotations = [column for column in chain.visible if column.dataType is not None and is_annotations(column.dataType)]
-        for column, name in self._pairs(chain):
-            for value in self.getOrDefault("values"):
-                output = StructField(name if value == "result" else f"{name}_{value}", self._type(value))
-                kernel = FinishColumn(value, self.getOrDefault("outputAs"), self.getOrDefault("separator"))
-                chain = chain.add(kernel, [column], output, self.uid)
+        wanted = [
+            (column, value, name if value == "result" else f"{name}_{value}")
+            for column, name in self._pairs(chain)
+            for value in self.getOrDefault("values")
+        ]
+        self.check_distinct([name for _, _, name in wanted])
+        for column, value, name in wanted:
+            kernel = FinishColumn(value, self.getOrDefault("outputAs"), self.getOrDefault("separator"))
+            chain = chain.add(kernel, [column], StructField(name, self._type(value)), self.uid)
         return chain.drop(annotations) if self.getOrDefault("cleanAnnotations") else chain
 
     def _pairs(self, chain: Chain) -> Iterator[tuple[Visible, str]]:

@@ -40,6 +40,7 @@ class WordsAssembler(Annotator):
             )
         if len(outputs) != 2:
             raise ParamError(f"{self.uid}: outputCols={outputs!r} must name two columns: the document and the token column")
+        self.check_distinct(outputs)
         for name, kind in zip(outputs, (DOCUMENT, TOKEN), strict=True):
             chain = chain.add(AssembleWords(kind), [column], StructField(name, ANNOTATIONS, metadata={"annotatorType": kind}), self.uid)
         return chain
@@ -56,6 +57,8 @@ class AssembleWords:
     kind: str
 
     def __call__(self, *columns: pa.Array) -> pa.Array:
+        if pa.types.is_string(columns[0].type):
+            raise ColumnError("WordsAssembler: lists of words are wanted, not strings")
         rows = [[word for word in words or () if word] for words in columns[0].to_pylist()]
         return build([self._document(words) if self.kind == DOCUMENT else list(self._tokens(words)) for words in rows])
 

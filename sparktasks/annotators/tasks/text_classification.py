@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from sparktasks.errors import BundleError
+from sparktasks.errors import BundleError, ParamError
 from sparktasks.ops.logits import FUNCTIONS, top
 from sparktasks.runtime.batching import distinct
-from sparktasks.runtime.bundle import Bundle, check_tokenizer
-from sparktasks.runtime.text_model import TextModel, sequence_output
-from sparktasks.runtime.tokens import Lengths
+from sparktasks.runtime.bundle import Bundle, check_text_encoder
+from sparktasks.runtime.text_model import TextModel
+from sparktasks.runtime.tokens import Lengths, longest
 from sparktasks.spark.annotations import CATEGORY, DOCUMENT, Annotation, Annotations
-from sparktasks.spark.annotator import ModelAnnotator, annotate_each, fault, inherited
+from sparktasks.spark.annotator import NO_TOKENS, ModelAnnotator, annotate_each, fault, inherited
 from sparktasks.spark.delivery import BundleRef, locate
-from sparktasks.spark.params import P, at_least, between, one_of, param
+from sparktasks.spark.params import P, at_least, one_of, param
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -41,9 +41,7 @@ class TextClassifier(ModelAnnotator):
 
     outputCol: P[str] = param("name of the column to write", default="category")
     topK: P[int | None] = param("labels kept per document, best first; None keeps all", default=1, check=at_least(1))
-    threshold: P[float | None] = param(
-        "labels with a lower score are left out; with a multi-label model usually 0.5 and topK=None", default=None, check=between(0, 1)
-    )
+    threshold: P[float | None] = param("labels with a lower score are left out; with a multi-label model usually 0.5 and topK=None", default=None)
     functionToApply: P[str] = param(
         "how logits become scores; auto reads it from config.json as transformers does", default="auto", check=one_of("auto", *FUNCTIONS)
     )
@@ -57,23 +55,27 @@ class TextClassifier(ModelAnnotator):
     batchTokens: P[int] = param("most padded tokens per model run", default=1024, check=at_least(1))
 
     def check_bundle(self, bundle: Bundle) -> None:
-        """Want a tokenizer that fits, and as many labels as the graph computes."""
-        check_tokenizer(bundle)
-        bundle.check_labels()
+        """Want a text encoder with logits for each text, one for each label."""
+        check_text_encoder(bundle)
+        bundle.check_logits("batch", "labels")
 
     def kernel(self) -> ClassifyTexts:
         """Return the executor half."""
         bundle = self.getBundle()
         function = self.getOrDefault("functionToApply")
-        window = self.getOrDefault("longText") == "window"
+        window, pairs = self.getOrDefault("longText") == "window", len(self.getOrDefault("inputCols")) > 1
+        if window and pairs:
+            raise ParamError(f"{self.uid}: longText='window' reads single documents; pairs of documents can only be truncated")
+        stride = self.getOrDefault("stride") if window else 0
         return ClassifyTexts(
             bundle=self.bundle_ref(),
             function=function_of(bundle) if function == "auto" else function,
             top_k=self.getOrDefault("topK"),
             threshold=self.getOrDefault("threshold"),
             window=window,
-            lengths=Lengths(self.getOrDefault("maxLength") or bundle.max_length, self.getOrDefault("stride") if window else 0),
+            lengths=Lengths(longest(bundle, self.getOrDefault("maxLength")), stride, pairs=pairs),
             batch_tokens=self.getOrDefault("batchTokens"),
+            fails=self.fails(),
         )
 
 
@@ -87,7 +89,7 @@ def function_of(bundle: Bundle) -> str:
     return "softmax"
 
 
-_UNPAIRED = "ColumnError: there is no document to pair this one with"
+_UNPAIRED = "DataError: there is no document to pair this one with"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class ClassifyTexts:
     window: bool
     lengths: Lengths
     batch_tokens: int
+    fails: bool
 
     def __call__(self, *columns: pa.Array) -> pa.Array:
         source = Annotations(columns[0])
@@ -112,15 +115,15 @@ class ClassifyTexts:
                 made = {index: [fault(CATEGORY, source, index, _UNPAIRED)] for index in usable if pairs[index] is None}
             whole = [index for index in usable if index not in made]
             unique, inverse = distinct([(str(source.result[index]), pairs[index] if pairs else None) for index in whole])
-            scored = self._scored(unique)
+            scored, labels = self._scored(unique), locate(self.bundle).labels
             for index, place in zip(whole, inverse, strict=True):
-                made[index] = self._annotations(source, index, *scored[place])
+                made[index] = self._annotations(source, index, labels, *scored[place])
             return [made[index] for index in usable]
 
-        return annotate_each(CATEGORY, source, compute)
+        return annotate_each(CATEGORY, source, compute, self.fails)
 
-    def _scored(self, texts: Sequence[tuple[str, str | None]]) -> list[tuple[np.ndarray, bool]]:
-        """Return each text's scores, shape ``(labels,)``, and whether it was cut."""
+    def _scored(self, texts: Sequence[tuple[str, str | None]]) -> list[tuple[np.ndarray | None, bool]]:
+        """Return each text's scores, shape ``(labels,)``, and whether it was cut; None for a text without tokens."""
         if not texts:
             return []
         model = TextModel(locate(self.bundle), self.lengths, self.batch_tokens)
@@ -128,15 +131,18 @@ class ClassifyTexts:
         encodings = model.tokenizer.encode([text for text, _ in texts], paired, offsets=False)
         windows = [[encoding, *(encoding.overflowing if self.window else ())] for encoding in encodings]
         flat = [window for each in windows for window in each]
-        logits = iter(model.run(flat, sequence_output(model.session)))
-        scored = []
+        logits = iter(model.run(flat, model.bundle.logits.name))
+        scored: list[tuple[np.ndarray | None, bool]] = []
         for encoding, each in zip(encodings, windows, strict=True):
-            scores = FUNCTIONS[self.function](np.stack([next(logits) for _ in each]).astype(np.float32))
-            scored.append((_mean_by_tokens(scores, each), bool(encoding.overflowing) and not self.window))
+            found = [next(logits) for _ in each]
+            scores = FUNCTIONS[self.function](np.stack(found).astype(np.float32)) if len(encoding.ids) else None
+            mean = None if scores is None else _mean_by_tokens(scores, each)
+            scored.append((mean, bool(encoding.overflowing) and not self.window))
         return scored
 
-    def _annotations(self, source: Annotations, index: int, scores: np.ndarray, truncated: bool) -> list[Annotation]:
-        labels = locate(self.bundle).labels
+    def _annotations(self, source: Annotations, index: int, labels: Sequence[str], scores: np.ndarray | None, truncated: bool) -> list[Annotation]:
+        if scores is None:
+            return [fault(CATEGORY, source, index, NO_TOKENS)]
         if len(labels) != len(scores):
             raise BundleError(f"{self.bundle.folder}: config.json names {len(labels)} labels, but the graph computed {len(scores)} scores")
         metadata = inherited(source, index) | ({"truncated": "true"} if truncated else {})

@@ -12,11 +12,11 @@ import pyarrow as pa
 from sparktasks.errors import BundleError, ParamError, did_you_mean, listed
 from sparktasks.ops.pooling import POOLINGS, unit
 from sparktasks.runtime.batching import distinct
-from sparktasks.runtime.bundle import Bundle, check_tokenizer
+from sparktasks.runtime.bundle import Bundle, check_text_encoder
 from sparktasks.runtime.text_model import TextModel
-from sparktasks.runtime.tokens import Lengths, stitched
+from sparktasks.runtime.tokens import Lengths, longest, stitched
 from sparktasks.spark.annotations import CHUNK, DOCUMENT, SENTENCE_EMBEDDINGS, WORD_EMBEDDINGS, Annotation, Annotations
-from sparktasks.spark.annotator import ModelAnnotator, annotate_each, inherited
+from sparktasks.spark.annotator import NO_TOKENS, ModelAnnotator, annotate_each, fault, inherited
 from sparktasks.spark.delivery import BundleRef, locate
 from sparktasks.spark.kernels import Kernel
 from sparktasks.spark.params import P, at_least, one_of, param
@@ -64,7 +64,7 @@ class TextEmbedder(ModelAnnotator):
 
     def check_bundle(self, bundle: Bundle) -> None:
         """Want a tokenizer that fits, an output with vectors, and no module behind the pooling that the graph lacks."""
-        check_tokenizer(bundle)
+        check_text_encoder(bundle)
         names = [port.name for port in bundle.graph.outputs]
         if not {_POOLED, *_TOKEN_OUTPUTS} & set(names):
             raise BundleError(f"{bundle.folder}: {bundle.model} computes {listed(names)}, but an encoder's {listed(_TOKEN_OUTPUTS)} is wanted")
@@ -77,18 +77,19 @@ class TextEmbedder(ModelAnnotator):
         """Return the executor half."""
         bundle = self.getBundle()
         sentence = bundle.read_json("sentence_bert_config.json") or {}
-        longest = self.getOrDefault("maxLength") or sentence.get("max_seq_length") or bundle.max_length
+        most = longest(bundle, self.getOrDefault("maxLength") or sentence.get("max_seq_length"))
         common: dict[str, Any] = {
             "bundle": self.bundle_ref(),
             "batch_tokens": self.getOrDefault("batchTokens"),
             "prompt": self._prompt(bundle),
             "lower": bool(sentence.get("do_lower_case")),
             "normalize": self._normalizes(bundle),
+            "fails": self.fails(),
         }
         if self.getOrDefault("level") == "token":
-            return EmbedTokens(**common, lengths=Lengths(longest, (longest or 0) // 8))
+            return EmbedTokens(**common, lengths=Lengths(most, (most or 0) // 8))
         pooling = self.getOrDefault("pooling")
-        return EmbedTexts(**common, lengths=Lengths(longest), pooling=_pooling_of(bundle) if pooling == "auto" else pooling)
+        return EmbedTexts(**common, lengths=Lengths(most), pooling=_pooling_of(bundle) if pooling == "auto" else pooling)
 
     def _prompt(self, bundle: Bundle) -> str:
         name, prompt = self.getOrDefault("promptName"), self.getOrDefault("prompt")
@@ -128,10 +129,10 @@ class _Embed:
     prompt: str
     lower: bool
     normalize: bool
+    fails: bool
 
-    def encode(self, texts: Sequence[str]) -> tuple[TextModel, list[Encoding]]:
-        model = TextModel(locate(self.bundle), self.lengths, self.batch_tokens)
-        return model, model.tokenizer.encode([self.prompt + (_lowered(text) if self.lower else text) for text in texts])
+    def open(self) -> TextModel:
+        return TextModel(locate(self.bundle), self.lengths, self.batch_tokens)
 
     def token_vectors(self, model: TextModel, encodings: Sequence[Encoding]) -> list[np.ndarray]:
         return model.run(encodings, next(name for name in _TOKEN_OUTPUTS if name in model.session.outputs))
@@ -160,21 +161,27 @@ class EmbedTexts(_Embed):
             vectors = self._vectors(unique)
             return [[_whole(source, index, *vectors[place])] for index, place in zip(usable, inverse, strict=True)]
 
-        return annotate_each(SENTENCE_EMBEDDINGS, source, compute)
+        return annotate_each(SENTENCE_EMBEDDINGS, source, compute, self.fails)
 
-    def _vectors(self, texts: Sequence[str]) -> list[tuple[np.ndarray, bool]]:
-        """Return each text's vector ``(width,)`` and whether the text was cut."""
+    def _vectors(self, texts: Sequence[str]) -> list[tuple[np.ndarray | None, bool]]:
+        """Return each text's vector ``(width,)`` and whether the text was cut; None for a text without tokens.
+
+        Texts are stripped and lower-cased as sentence-transformers does.
+        """
         if not texts:
             return []
-        model, encodings = self.encode(texts)
-        if self.pooling == _POOLED:
-            pooled = model.run(encodings, _POOLED)
-        else:
-            pooled = [POOLINGS[self.pooling](tokens) for tokens in self.token_vectors(model, encodings)]
-        return [(self.scaled(vector), bool(encoding.overflowing)) for vector, encoding in zip(pooled, encodings, strict=True)]
+        model = self.open()
+        stripped = [(self.prompt + text).strip() for text in texts]
+        encodings = model.tokenizer.encode([text.lower() for text in stripped] if self.lower else stripped)
+        known = [encoding for encoding in encodings if len(encoding.ids)]
+        vectors = model.run(known, _POOLED) if self.pooling == _POOLED else map(POOLINGS[self.pooling], self.token_vectors(model, known))
+        pooled = iter(vectors)
+        return [(self.scaled(next(pooled)) if len(encoding.ids) else None, bool(encoding.overflowing)) for encoding in encodings]
 
 
-def _whole(source: Annotations, index: int, vector: np.ndarray, truncated: bool) -> Annotation:
+def _whole(source: Annotations, index: int, vector: np.ndarray | None, truncated: bool) -> Annotation:
+    if vector is None:
+        return fault(SENTENCE_EMBEDDINGS, source, index, NO_TOKENS)
     metadata = inherited(source, index) | ({"truncated": "true"} if truncated else {})
     return Annotation(SENTENCE_EMBEDDINGS, source.begin[index], source.end[index], source.result[index], metadata, vector)
 
@@ -197,7 +204,8 @@ class EmbedTokens(_Embed):
         """Return the span and the vector of every token of each text."""
         if not texts:
             return []
-        model, encodings = self.encode(texts)
+        model = self.open()
+        encodings = model.tokenizer.encode([self.prompt + (_lowered(text) if self.lower else text) for text in texts])
         windows = [model.tokenizer.windows(encoding) for encoding in encodings]
         vectors = iter(self.token_vectors(model, [window for each in windows for window in each]))
         shift, found = len(self.prompt), []

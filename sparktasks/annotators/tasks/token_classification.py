@@ -12,9 +12,9 @@ import pyarrow as pa
 from sparktasks.ops.logits import softmax
 from sparktasks.ops.spans import STRATEGIES, Entity, Tokens, aggregate, label_tokens, resolve_overlaps
 from sparktasks.runtime.batching import distinct
-from sparktasks.runtime.bundle import Bundle, check_tokenizer
-from sparktasks.runtime.text_model import TextModel, sequence_output
-from sparktasks.runtime.tokens import Lengths, stitched, text_tokens
+from sparktasks.runtime.bundle import Bundle, check_text_encoder
+from sparktasks.runtime.text_model import TextModel
+from sparktasks.runtime.tokens import Lengths, longest, stitched, text_tokens
 from sparktasks.spark.annotations import CHUNK, DOCUMENT, NAMED_ENTITY, TOKEN, Annotation, Annotations
 from sparktasks.spark.annotator import ModelAnnotator, annotate_each, fault, inherited
 from sparktasks.spark.delivery import BundleRef, locate
@@ -37,7 +37,8 @@ class TokenClassifier(ModelAnnotator):
       metadata ``word``.
 
     ``score`` is the probability, ``begin`` and ``end`` are offsets into the row's document. Texts longer than the model
-    takes are read in overlapping windows, so that no token goes unlabelled.
+    takes are read in overlapping windows, so that no token goes unlabelled. A token column makes ``aggregation``,
+    ``ignoreLabels`` and ``longText`` meaningless.
     """
 
     reads = (DOCUMENT,)
@@ -65,20 +66,25 @@ class TokenClassifier(ModelAnnotator):
         return len(self.getOrDefault("inputCols")) > 1
 
     def check_bundle(self, bundle: Bundle) -> None:
-        """Want a tokenizer that fits, and as many labels as the graph computes."""
-        check_tokenizer(bundle)
-        bundle.check_labels()
+        """Want a text encoder with logits for each token, one for each label."""
+        check_text_encoder(bundle)
+        bundle.check_logits("batch", "tokens", "labels")
 
     def kernel(self) -> Kernel:
         """Return the executor half."""
         bundle, words = self.getBundle(), self._takes_tokens()
-        longest = self.getOrDefault("maxLength") or bundle.max_length
+        most = longest(bundle, self.getOrDefault("maxLength"))
         window = words or self.getOrDefault("longText") == "window"
         stride = self.getOrDefault("stride")
         if stride is None:
-            stride = (longest or 0) // 8
-        lengths = Lengths(longest, stride if window else 0, words)
-        common = {"bundle": self.bundle_ref(), "lengths": lengths, "batch_tokens": self.getOrDefault("batchTokens")}
+            stride = (most or 0) // 8
+        lengths = Lengths(most, stride if window else 0, words)
+        common = {
+            "bundle": self.bundle_ref(),
+            "lengths": lengths,
+            "batch_tokens": self.getOrDefault("batchTokens"),
+            "fails": self.fails(),
+        }
         if words:
             return LabelTokens(**common)
         strategy, ignored = self.getOrDefault("aggregation"), frozenset(self.getOrDefault("ignoreLabels"))
@@ -90,13 +96,14 @@ class _TokenKernel:
     bundle: BundleRef
     lengths: Lengths
     batch_tokens: int
+    fails: bool
 
     def open(self) -> TextModel:
         return TextModel(locate(self.bundle), self.lengths, self.batch_tokens)
 
     def scores(self, model: TextModel, windows: Sequence[Sequence[Encoding]]) -> list[list[np.ndarray]]:
         """Return the probabilities of each window of each text, ``(tokens, labels)``."""
-        logits = iter(model.run([window for each in windows for window in each], sequence_output(model.session)))
+        logits = iter(model.run([window for each in windows for window in each], model.bundle.logits.name))
         return [[softmax(next(logits).astype(np.float32)) for _ in each] for each in windows]
 
 
@@ -120,7 +127,7 @@ class FindEntities(_TokenKernel):
                 for index, place in zip(usable, inverse, strict=True)
             ]
 
-        return annotate_each(CHUNK if grouped else NAMED_ENTITY, source, compute)
+        return annotate_each(CHUNK if grouped else NAMED_ENTITY, source, compute, self.fails)
 
     def _entities(self, texts: Sequence[str]) -> list[list[Entity]]:
         if not texts:
@@ -128,17 +135,17 @@ class FindEntities(_TokenKernel):
         model = self.open()
         encodings = model.tokenizer.encode(texts)
         windows = [model.tokenizer.windows(encoding) if self.window else [encoding] for encoding in encodings]
-        return [self._read(model, *each) for each in zip(texts, windows, self.scores(model, windows), strict=True)]
+        labels = model.bundle.labels
+        return [self._read(model, labels, *each) for each in zip(texts, windows, self.scores(model, windows), strict=True)]
 
-    def _read(self, model: TextModel, text: str, windows: Sequence[Encoding], scores: Sequence[np.ndarray]) -> list[Entity]:
-        labels = locate(self.bundle).labels
+    def _read(self, model: TextModel, labels: Sequence[str], text: str, windows: Sequence[Encoding], scores: Sequence[np.ndarray]) -> list[Entity]:
         if self.strategy == "none":
             found = label_tokens(_covering(windows, scores, self.lengths.stride), labels)
         else:
             found = []
             for window, probabilities in zip(windows, scores, strict=True):
-                places = [index for index, _ in text_tokens(window)]
-                tokens = Tokens(probabilities[places], [window.offsets[place] for place in places], model.tokenizer.is_subword(window, text))
+                known = text_tokens(window)
+                tokens = Tokens(probabilities[[index for index, _ in known]], [span for _, span in known], model.tokenizer.is_subword(window, text))
                 found.extend(entity for entity in aggregate(tokens, labels, self.strategy) if entity.label not in self.ignored)
             found = resolve_overlaps(found) if len(windows) > 1 else found
         return [entity for entity in found if entity.label not in self.ignored]
@@ -148,7 +155,7 @@ def _covering(windows: Sequence[Encoding], scores: Sequence[np.ndarray], stride:
     """Return every token of a text once, from the windows that know it best."""
     cover = stitched(windows, stride)
     spans = [window.offsets for window in windows]
-    width = scores[0].shape[-1]
+    width = max(part.shape[-1] for part in scores)
     stacked = np.stack([scores[number][place] for number, place in cover]) if cover else np.empty((0, width), np.float32)
     return Tokens(stacked, [spans[number][place] for number, place in cover], [])
 
@@ -179,20 +186,21 @@ class LabelTokens(_TokenKernel):
                     made[index] = [_labelled(source, index, label)]
             return [made[index] for index in usable]
 
-        return annotate_each(NAMED_ENTITY, source, compute)
+        return annotate_each(NAMED_ENTITY, source, compute, self.fails)
 
     def _labels(self, sentences: Sequence[Sequence[str]]) -> list[list[tuple[str, float] | None]]:
         """Return the label and score of each word's first subword; None where the tokenizer makes nothing of a word."""
         if not sentences:
             return []
         model, labels = self.open(), locate(self.bundle).labels
-        windows = [[encoding, *encoding.overflowing] for encoding in model.tokenizer.encode_words(sentences)]
+        windows = [model.tokenizer.windows(encoding) for encoding in model.tokenizer.encode_words(sentences)]
         found = []
         for words, each, scores in zip(sentences, windows, self.scores(model, windows), strict=True):
             row: list[tuple[str, float] | None] = [None] * len(words)
+            places = [window.word_ids for window in each]
             for number, place in reversed(stitched(each, self.lengths.stride)):
                 best = int(scores[number][place].argmax())
-                row[each[number].word_ids[place]] = labels[best], float(scores[number][place][best])
+                row[places[number][place]] = labels[best], float(scores[number][place][best])
             found.append(row)
         return found
 
@@ -200,6 +208,6 @@ class LabelTokens(_TokenKernel):
 def _labelled(source: Annotations, index: int, label: tuple[str, float] | None) -> Annotation:
     word = str(source.result[index])
     if label is None:
-        return fault(NAMED_ENTITY, source, index, f"BundleError: the tokenizer makes nothing of the token {word!r}")
+        return fault(NAMED_ENTITY, source, index, f"DataError: the tokenizer makes nothing of the token {word!r}")
     metadata = inherited(source, index) | {"word": word}
     return Annotation(NAMED_ENTITY, source.begin[index], source.end[index], label[0], metadata, None, label[1])
