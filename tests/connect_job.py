@@ -73,7 +73,13 @@ def main(folder: Path) -> None:
     """Run everything on a local Connect server."""
     spark = SparkSession.builder.remote("local[2]").getOrCreate()
     metadata = DocumentAssembler().transform(spark.createDataFrame([("x",)], "text string")).schema["document"].metadata
-    result = {"counts": counts(spark, folder), "cached": cached(spark, folder), "names": names(spark), "saved": saved(spark, folder), "metadata": metadata}
+    result = {
+        "counts": counts(spark, folder),
+        "cached": cached(spark, folder),
+        "names": names(spark),
+        "saved": saved(spark, folder),
+        "metadata": metadata,
+    }
     print(json.dumps(result))
 
 

@@ -70,6 +70,5 @@ def _sentences(path: Path) -> Iterator[str]:
 def _queries(path: Path) -> Iterator[str]:
     with tarfile.open(path) as archive:
         for name in sorted(name for name in archive.getnames() if name.endswith("_full.json") and "/train_" in name):
-            content = json.loads((archive.extractfile(name) or archive.fileobj).read().decode("utf-8", "replace"))
-            for query in next(iter(content.values())):
-                yield "".join(part["text"] for part in query["data"]).strip()
+            queries = next(iter(json.loads(archive.extractfile(name).read().decode("utf-8", "replace")).values()))
+            yield from ("".join(part["text"] for part in query["data"]).strip() for query in queries)

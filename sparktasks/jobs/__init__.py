@@ -1,0 +1,1 @@
+"""Jobs: a YAML file that says what to read, which stages to run and where to write."""

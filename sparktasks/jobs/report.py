@@ -1,0 +1,110 @@
+"""What a job says at its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from sparktasks.jobs.stages import Annotated, Model
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.spark.delivery import BundleRef, locate, ship
+from sparktasks.spark.vectorized import prepare_worker
+
+# Spark posts the counts right after the write; a write that did nothing (mode: ignore) never posts any.
+_COUNTS_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows written and rows with errors; None stands for what could not be learnt."""
+
+    rows: int | None
+    faults: int | None
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(_sum(self.rows, other.rows), _sum(self.faults, other.faults))
+
+
+def _number(count: int | None) -> str:
+    return "unknown" if count is None else f"{count:,}"
+
+
+def _sum(left: int | None, right: int | None) -> int | None:
+    return None if left is None or right is None else left + right
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A finished job in numbers; None stands for what could not be learnt."""
+
+    name: str
+    output: str
+    counts: Counts
+    seconds: float
+    models: tuple[str, ...] = ()
+    already: int | None = None
+    strays: int = 0
+
+    def lines(self) -> list[str]:
+        """Write the summary for a reader."""
+        rows, faults = self.counts.rows, self.counts.faults
+        written = _number(rows)
+        if self.already is not None:
+            written += f" ({self.already:,} more were there already)"
+        pairs = [
+            ("rows", written),
+            ("rows with errors", _number(faults)),
+            ("seconds", f"{self.seconds:.1f}"),
+            ("rows/s", "unknown" if rows is None else f"{rows / max(self.seconds, 1e-9):,.1f}"),
+            *(("model", model) for model in self.models),
+            ("written to", self.output),
+        ]
+        if self.strays:
+            pairs.append(("note", f"the output also holds {self.strays:,} ids that the input does not have"))
+        return [f"{self.name}: done", *(f"  {name:<18}{value}" for name, value in pairs)]
+
+
+def counts(made: Annotated) -> Counts:
+    """Return what was counted while a frame was written."""
+    found: list[dict[str, int]] = []
+    waiting = threading.Thread(target=lambda: found.append(dict(made.observation.get)), daemon=True)
+    waiting.start()
+    waiting.join(_COUNTS_SECONDS)
+    if not found or not found[0]:
+        return Counts(None, None)
+    return Counts(found[0]["rows"], found[0]["faults"] if made.knows_faults else None)
+
+
+def described(spark: SparkSession, models: Sequence[Model], ran: bool) -> tuple[str, ...]:
+    """Say of each model its name, who used it, its content hash, and the provider that ran it."""
+    pairs = zip(models, _providers(spark, models, ran), strict=True)
+    return tuple(f"{model.name} ({model.annotator}, sha256 {model.bundle.hash[:12]}) {provider}" for model, provider in pairs)
+
+
+def _providers(spark: SparkSession, models: Sequence[Model], ran: bool) -> list[str]:
+    if not ran:
+        return ["was not needed"] * len(models)
+    try:
+        return [f"on {provider}" for provider in providers_used(spark, [model.bundle for model in models])]
+    except Exception as error:  # the output is written; a question about it must not make the job a failure
+        return [f"on an unknown provider ({type(error).__name__})"] * len(models)
+
+
+def providers_used(spark: SparkSession, bundles: Sequence[Bundle]) -> list[str]:
+    """Ask an executor which onnxruntime provider it runs each bundle on; right after a job its sessions are open still."""
+    refs = [ship(bundle) for bundle in bundles]
+    if not refs:
+        return []
+    ask = F.udf(lambda: [_provider(ref) for ref in refs], "array<string>")
+    return list(spark.range(1).select(ask()).collect()[0][0])
+
+
+def _provider(ref: BundleRef) -> str:
+    from sparktasks.runtime.session import open_session
+
+    prepare_worker()
+    return open_session(locate(ref)).provider

@@ -1,0 +1,162 @@
+"""The command as a user runs it: in a process of its own, with exit codes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pyspark
+import pytest
+import yaml
+
+import sparktasks
+from sparktasks import cli
+from sparktasks.jobs.describe import first_sentence, task_classes
+from tests.jobs.making import BUNDLE, STAGES, texts, write_job, write_lines
+
+ROOT = Path(__file__).parent.parent.parent
+LOCAL = {"master": "local[1]", "config": {"spark.ui.enabled": False, "spark.log.level": "ERROR", "spark.driver.bindAddress": "127.0.0.1"}}
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    write_lines(tmp_path / "in" / "a.json", texts(range(10)))
+    return tmp_path
+
+
+def test_command_runs_a_job_and_sums_up(songs: Path) -> None:
+    done = command("-m", "sparktasks.cli", "run", write_job(songs, spark=LOCAL))
+    assert done.returncode == cli.DONE, done.stderr
+    assert pq.read_table(songs / "out").num_rows == 10
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["job: done", "  rows              10", "  rows with errors  0"]
+    assert lines[-1] == f"  written to        {songs / 'out'} (parquet)"
+
+
+def test_command_fails_where_the_job_fails(songs: Path) -> None:
+    """A row that Spark cannot read is found while the job runs."""
+    (songs / "in" / "a.json").write_text('{"id": 1, "text": "one"}\nno JSON\n')
+    done = command("-m", "sparktasks.cli", "run", write_job(songs, spark=LOCAL, read={"options": {"mode": "FAILFAST"}}))
+    assert done.returncode == cli.FAILED
+    assert done.stdout == ""
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("sparktasks: failed: ")
+    assert not (songs / "out" / "_SUCCESS").exists()
+
+
+def test_command_refuses_a_missing_input_in_one_line(songs: Path) -> None:
+    done = command("-m", "sparktasks.cli", "run", write_job(songs, spark=LOCAL, read={"path": str(songs / "nowhere")}))
+    assert done.returncode == cli.REFUSED
+    assert "Traceback" not in done.stderr
+    assert "PATH_NOT_FOUND" in done.stderr
+
+
+def test_script_runs_a_job_through_spark_submit(songs: Path) -> None:
+    """spark-submit's master and settings win over the job file's; what it does not say is taken from the job file."""
+    config = {"spark.sql.files.maxRecordsPerFile": 4, "spark.sql.parquet.compression.codec": "zstd", "spark.executor.memory": "3g"}
+    job = write_job(songs, spark={"master": "spark://nowhere:7077", "config": config})
+    given = {"spark.sql.parquet.compression.codec": "gzip", "spark.ui.enabled": "false", "spark.driver.bindAddress": "127.0.0.1"}
+    submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+    settings = ["--master", "local[1]", "--driver-memory", "1g", *(part for item in given.items() for part in ("--conf", "=".join(item)))]
+    done = subprocess.run(
+        [str(submit), "--properties-file", str(ROOT / "conf" / "spark" / "laptop.conf"), *settings, str(ROOT / "scripts" / "annotate.py"), str(job)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"SPARK_HOME": str(submit.parent.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(pq.read_table(path).num_rows for path in (songs / "out").glob("*.gz.parquet")) == [2, 4, 4]
+    assert "  rows              10" in done.stdout.splitlines()
+    # spark-submit sends what Python writes to stderr to its own stdout
+    told = [line for line in done.stdout.splitlines() if line.startswith("job: the session is running already")]
+    assert [line.partition("cluster: ")[2] for line in told] == ["spark.executor.memory"]
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"sparktasks {sparktasks.__version__}\n"
+
+
+def test_command_without_arguments_shows_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([])
+    assert stopped.value.code == cli.REFUSED
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_tasks_lists_every_task_with_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["tasks"])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["task", "annotator", "starter", "what", "it", "does"]
+    assert [line.split()[0] for line in lines] == list(sparktasks.TASKS)
+    for line, cls in zip(lines, task_classes().values(), strict=True):
+        assert line.split()[1:3] == [cls.__name__, cls.starter or "-"]
+        assert line.endswith(first_sentence(cls))
+        assert first_sentence(cls).endswith(".")
+
+
+def test_inspect_describes_a_bundle(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["inspect", str(BUNDLE)])
+    lines = capsys.readouterr().out.splitlines()
+    told: dict[str, list[str]] = {}
+    for line in lines:
+        told.setdefault(line[:12].strip(), []).append(line[12:])
+    bundle = sparktasks.TextClassifier.pretrained(BUNDLE).getBundle()
+    assert told["kind"] == ["bert, BertForSequenceClassification"]
+    assert [entry.split(":")[0] for entry in told["input"]] == [port.name for port in bundle.graph.inputs]
+    assert all(entry.count("(") == 1 and "int64" in entry for entry in told["input"])
+    assert told["output"] == [f"logits: float32 (batch_size, {len(bundle.labels)})"]
+    assert told["labels"] == [f"{len(bundle.labels)}: {', '.join(bundle.labels)}"]
+    assert told["max length"] == [f"{bundle.max_length} tokens"]
+    assert told["sha256"] == [bundle.hash]
+    assert f"model.onnx {(BUNDLE / 'model.onnx').stat().st_size:,}" in told[""]
+    assert "TextClassifier" in told["fits"]
+    refused = next(entry for entry in told["fits not"] if entry.startswith("TextEmbedder: "))
+    assert "computes 'logits'" in refused
+
+
+def test_inspect_takes_the_name_of_a_starter(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["inspect", "intents-clinc150"])
+    out = capsys.readouterr().out
+    assert "150: " in out
+    assert out.splitlines()[0].endswith("intents-clinc150")
+
+
+def test_inspect_refuses_what_is_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for source, wanted in [("intents-clink150", "Did you mean 'intents-clinc150'?"), (str(tmp_path), "has no config.json")]:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["inspect", source])
+        assert stopped.value.code == cli.REFUSED
+        assert wanted in capsys.readouterr().err
+
+
+def test_command_without_pyspark_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "pyspark.py").write_text("raise ImportError('no pyspark here')")
+    done = subprocess.run(
+        [sys.executable, "-c", "from sparktasks.cli import main; main(['tasks'])"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])},
+    )
+    assert done.returncode == cli.REFUSED
+    assert "pip install 'sparktasks[local]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_of_the_session_are_written_as_spark_reads_them(tmp_path: Path) -> None:
+    from sparktasks.jobs.session import _settings
+    from sparktasks.jobs.spec import load_job
+
+    made = load_job(write_job(tmp_path, spark=LOCAL | {"config": {"spark.ui.enabled": False, "spark.sql.shuffle.partitions": 8}}, stages=STAGES[:1]))
+    assert _settings(made) == {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "8"}
+    assert yaml.safe_load((tmp_path / "job.yaml").read_text())["spark"]["config"]["spark.ui.enabled"] is False

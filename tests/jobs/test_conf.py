@@ -1,0 +1,77 @@
+"""The files of conf/ do what they say: job files validate and run, settings are settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from sparktasks.jobs.report import Counts
+from sparktasks.jobs.run import run_job
+from sparktasks.jobs.spec import Job, load_job
+
+CONF = Path(__file__).parent.parent.parent / "conf"
+BUNDLES = Path(__file__).parent.parent / "bundles"
+JOBS = sorted(path.name for path in (CONF / "jobs").glob("*.yaml"))
+SETTINGS = sorted(path.name for path in (CONF / "spark").glob("*.conf"))
+
+
+def make_input(name: str, folder: Path, spark: SparkSession) -> Path:
+    """Write a small input for a job file of conf/."""
+    path = folder / "in"
+    if name == "intents.yaml":
+        path.write_text('id,text\n1,"what is my balance, ""roughly""?"\n2,\n3,set an alarm\n')
+    elif name == "parts-of-speech.yaml":
+        rows = [(1, "mon", ["Maria", "sings"]), (2, "tue", ["Yes", "!"]), (3, "mon", [])]
+        spark.createDataFrame(rows, "id bigint, day string, words array<string>").write.parquet(str(path))
+    else:
+        path.mkdir()
+        (path / "a.txt").write_text("First line.\n\nSecond line.\n")
+        (path / "b.txt").write_text("Third line.\n")
+    return path
+
+
+def moved(job: Job, source: Path, target: Path) -> Job:
+    """Point a job at other folders, and at a tiny model where it wants one that is not in the package."""
+    stages = [
+        dataclasses.replace(stage, source=str(BUNDLES / "bert-embedding-mean")) if stage.source and stage.source.startswith("models/") else stage
+        for stage in job.stages
+    ]
+    read, write = dataclasses.replace(job.read, path=[str(source)]), dataclasses.replace(job.write, path=str(target))
+    return dataclasses.replace(job, read=read, write=write, stages=tuple(stages))
+
+
+COLUMNS = {
+    "intents.yaml": (2, ["id", "text", "finished_intent", "finished_intent_score", "finished_intent_error"]),
+    "parts-of-speech.yaml": (3, ["id", "words", "tags", "scores", "day"]),
+    "embeddings.yaml": (3, ["text", "vector", "truncated"]),
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_job_file_runs_on_a_small_table(spark: SparkSession, tmp_path: Path, name: str) -> None:
+    rows, columns = COLUMNS[name]
+    job = moved(load_job(CONF / "jobs" / name), make_input(name, tmp_path, spark), tmp_path / "out")
+    assert run_job(job, spark).counts == Counts(rows, 0)
+    frame = spark.read.parquet(str(tmp_path / "out"))
+    assert frame.columns == columns
+    assert frame.count() == rows
+    checks = {"intents.yaml": "size(finished_intent) = 3", "parts-of-speech.yaml": "size(tags) = size(words)", "embeddings.yaml": "size(vector) > 1"}
+    assert frame.where(checks[name]).count() == rows
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_has_a_reason(name: str) -> None:
+    blocks = [block.splitlines() for block in (CONF / "spark" / name).read_text().split("\n\n")]
+    settings = [line for block in blocks for line in block if line and not line.startswith("#")]
+    assert settings
+    assert all(line.split()[0].startswith("spark.") and len(line.split()) == 2 for line in settings)
+    assert len({line.split()[0] for line in settings}) == len(settings)
+    assert all(block[0].startswith("#") for block in blocks if block)
+
+
+def test_conf_has_job_files_and_settings() -> None:
+    assert sorted(COLUMNS) == JOBS
+    assert SETTINGS == ["cluster.conf", "databricks.conf", "laptop.conf"]

@@ -1,0 +1,131 @@
+"""Job files that ask for what does not exist are refused before Spark is started, and the message says what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparktasks import cli
+from sparktasks.errors import JobError
+from sparktasks.jobs import session
+from sparktasks.jobs.spec import load_job
+from tests.jobs.making import STAGES, job, write_job
+
+
+def test_load_reads_every_section(tmp_path: Path) -> None:
+    made = load_job(
+        write_job(
+            tmp_path,
+            spark={"master": "local[2]", "config": {"spark.sql.shuffle.partitions": 4}},
+            read={"path": ["a", "b"], "options": {"multiLine": True}, "where": "id > 1"},
+            write={"partitionBy": "day", "columns": ["id", "finished_intent AS intent"]},
+            id="id",
+            resume=True,
+            chunks=3,
+            onError="fail",
+        )
+    )
+    assert made.name == "job"
+    assert (made.spark.master, made.spark.config) == ("local[2]", {"spark.sql.shuffle.partitions": 4})
+    assert (made.read.format, made.read.path, made.read.options, made.read.where) == ("json", ["a", "b"], {"multiLine": True}, "id > 1")
+    assert [stage.name for stage in made.stages] == ["DocumentAssembler", "TextClassifier", "Finisher"]
+    assert (made.stages[1].source, made.stages[1].file) == (STAGES[1]["TextClassifier"]["pretrained"], None)
+    assert made.stages[1].params == {"outputCol": "intent"}
+    assert (made.write.partitionBy, made.write.columns) == (["day"], ["id", "finished_intent AS intent"])
+    assert (made.id, made.resume, made.chunks, made.onError) == ("id", True, 3, "fail")
+
+
+def test_load_takes_stages_without_params_and_keys_without_values(tmp_path: Path) -> None:
+    made = load_job(write_job(tmp_path, stages=["DocumentAssembler", {"RegexTokenizer": None}], read={"options": None, "where": None}))
+    assert [(stage.name, stage.source, stage.params) for stage in made.stages] == [("DocumentAssembler", None, {}), ("RegexTokenizer", None, {})]
+    assert (made.read.options, made.read.where) == ({}, None)
+
+
+def stages(*changed: Any) -> dict[str, Any]:
+    return {"stages": [STAGES[0], *changed]}
+
+
+RESUME = {"id": "id", "resume": True}
+FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "key of the file": ({"stage": []}, ["no key 'stage'", "Did you mean 'stages'?", "'read', 'write', 'spark'"]),
+    "key of read": ({"read": {"pth": "x"}}, ["job.yaml: read: there is no key 'pth'", "Did you mean 'path'?", "'where'"]),
+    "key of write": ({"write": {"partitionby": "day"}}, ["job.yaml: write: there is no key 'partitionby'", "Did you mean 'partitionBy'?"]),
+    "key of spark": ({"spark": {"conf": {}}}, ["job.yaml: spark: there is no key 'conf'", "Did you mean 'config'?"]),
+    "class": (stages({"TextClasifier": {}}), ["stages[1]: there is no annotator 'TextClasifier'", "Did you mean 'TextClassifier'?"]),
+    "class that is no stage": (stages({"LocalPipeline": {}}), ["no annotator 'LocalPipeline'", "'DocumentAssembler'"]),
+    "param": (stages({"TextClassifier": {"topk": 3}}), ["stages[1]", "no param 'topk'", "Did you mean 'topK'?", "'threshold'"]),
+    "value of a param": (stages({"TextClassifier": {"topK": 0}}), ["stages[1]", "topK=0", "at least 1"]),
+    "model for none": (stages({"Finisher": {"pretrained": "x"}}), ["Finisher has no model, so it takes no 'pretrained'"]),
+    "model file for none": (stages({"Finisher": {"file": "x.onnx"}}), ["Finisher has no model, so it takes no 'file'"]),
+    "two classes in one stage": (stages({"Finisher": {}, "RegexTokenizer": {}}), ["stages[1]", "one class"]),
+    "params that are a list": (stages({"Finisher": ["intent"]}), ["stages[1]: Finisher is ['intent']", "mapping of params"]),
+    "stages that are a mapping": ({"stages": STAGES[0]}, ["stages is {", "list of stages"]),
+    "no stages": ({"stages": None}, ["either 'stages'", "or 'pipeline'"]),
+    "stages and pipeline": ({"pipeline": "x"}, ["either 'stages'", "or 'pipeline'"]),
+    "no write": ({"write": {"format": None}}, ["write: the key 'format' is missing", "'parquet'"]),
+    "no path": ({"read": {"path": None}}, ["read: the format 'json' needs a 'path'"]),
+    "path and table": ({"write": {"table": "t"}}, ["write: 'table' and 'path' exclude each other"]),
+    "table with a format": ({"read": {"path": None, "table": "t"}}, ["read: a table knows its format", "'format'"]),
+    "mode": ({"write": {"mode": "replace"}}, ["write: mode='replace'", "'append', 'overwrite', 'ignore', 'error'"]),
+    "option": ({"read": {"options": {"header": ["yes"]}}}, ["read: options: header is ['yes']", "a string, a number, true or false"]),
+    "type": ({"resume": "always"}, ["resume='always'", "bool"]),
+    "section that is a list": ({"spark": ["x"]}, ["spark is ['x']", "mapping", "'master'"]),
+    "onError": ({"onError": "skip"}, ["onError='skip'", "'keep', 'fail'"]),
+    "master and remote": ({"spark": {"master": "local", "remote": "sc://x"}}, ["'master' and 'remote' exclude"]),
+    "chunks without resume": ({"chunks": 4}, ["'chunks' has no effect without 'resume: true'"]),
+    "no chunks": (RESUME | {"chunks": 0}, ["chunks=0", "at least 1"]),
+    "resume without id": ({"resume": True}, ["'resume' needs 'id'"]),
+    "resume with overwrite": (RESUME | {"write": {"mode": "overwrite"}}, ["mode='overwrite' and 'resume: true' exclude each other", "append"]),
+    "resume with error": (RESUME | {"write": {"mode": "error"}}, ["mode='error' and 'resume: true' exclude each other"]),
+    "resume partitioned by id": (RESUME | {"write": {"partitionBy": ["id"]}}, ["partitionBy names the id column 'id'"]),
+    "resume into nowhere": (RESUME | {"write": {"format": "noop", "path": None}}, ["'resume' needs an output that can be read again"]),
+}
+
+
+@pytest.fixture
+def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "session_of", lambda job: pytest.fail("a session was asked for"))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_run_refuses_a_faulty_job_before_spark(
+    tmp_path: Path, fault: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, wanted = FAULTS[fault]
+    monkeypatch.setattr(session, "session_of", lambda job: pytest.fail("a session was asked for"))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", str(write_job(tmp_path, **changes))])
+    told = capsys.readouterr().err
+    assert stopped.value.code == cli.REFUSED
+    assert "Traceback" not in told
+    assert [part for part in wanted if part not in told] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("read: {a: 1, a: 2}", "'a' is given twice, again in line 1"),
+        ("read: [", "not valid YAML"),
+        ("just text", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("write: {format: noop}", "the key 'read' is missing"),
+    ],
+)
+def test_load_names_what_is_wrong_with_the_yaml(tmp_path: Path, text: str, wanted: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(JobError, match=r"bad\.yaml") as caught:
+        load_job(file)
+    assert wanted in str(caught.value)
+
+
+def test_load_names_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"there is no job file .*nope\.yaml"):
+        load_job(tmp_path / "nope.yaml")
+
+
+def test_job_of_the_tests_is_sound(tmp_path: Path) -> None:
+    assert set(job(tmp_path)) == {"read", "stages", "write"}
+    assert load_job(write_job(tmp_path)).chunks is None
