@@ -38,7 +38,10 @@ def serve(folder: Path) -> type[BaseHTTPRequestHandler]:
 
         def answer(self, body: bool) -> None:
             prefix = f"/{REPOSITORY}/resolve/{COMMIT}/"
-            if self.path.startswith(f"/api/models/{REPOSITORY}"):
+            if self.path.startswith(f"/api/models/{REPOSITORY}/tree/"):  # what huggingface_hub asks from version 1 on
+                tree = [{"type": "file", "path": name, "oid": COMMIT, "size": len(content)} for name, content in files.items()]
+                self.send(200, json.dumps(tree).encode(), {"Content-Type": "application/json"}, body)
+            elif self.path.startswith(f"/api/models/{REPOSITORY}"):
                 listing = {"id": REPOSITORY, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
                 self.send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"}, body)
             elif self.path.startswith(prefix) and self.path.removeprefix(prefix) in files:
