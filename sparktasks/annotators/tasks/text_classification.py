@@ -52,7 +52,7 @@ class TextClassifier(ModelAnnotator):
     )
     stride: P[int] = param("tokens that neighbouring windows share", default=0, check=at_least(0))
     maxLength: P[int | None] = param("most tokens per run, special ones included; None asks the bundle", default=None, check=at_least(1))
-    batchTokens: P[int] = param("most padded tokens per model run", default=1024, check=at_least(1))
+    batchTokens: P[int] = param("most padded tokens per model run", default=512, check=at_least(1))
 
     def check_bundle(self, bundle: Bundle) -> None:
         """Want a text encoder with logits for each text, one for each label."""

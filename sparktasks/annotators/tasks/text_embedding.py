@@ -55,7 +55,7 @@ class TextEmbedder(ModelAnnotator):
     prompt: P[str | None] = param("text put before every document, such as 'query: '", default=None)
     promptName: P[str | None] = param("name of a prompt of the bundle (config_sentence_transformers.json), instead of prompt", default=None)
     maxLength: P[int | None] = param("most tokens per run, special ones included; None asks the bundle", default=None, check=at_least(1))
-    batchTokens: P[int] = param("most padded tokens per model run", default=1024, check=at_least(1))
+    batchTokens: P[int] = param("most padded tokens per model run", default=512, check=at_least(1))
 
     @property
     def writes(self) -> str:

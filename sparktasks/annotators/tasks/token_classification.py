@@ -55,7 +55,7 @@ class TokenClassifier(ModelAnnotator):
     )
     stride: P[int | None] = param("tokens that neighbouring windows share; None: an eighth of maxLength", default=None, check=at_least(0))
     maxLength: P[int | None] = param("most tokens per run, special ones included; None asks the bundle", default=None, check=at_least(1))
-    batchTokens: P[int] = param("most padded tokens per model run", default=1024, check=at_least(1))
+    batchTokens: P[int] = param("most padded tokens per model run", default=512, check=at_least(1))
 
     @property
     def writes(self) -> str:
