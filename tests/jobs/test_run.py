@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.errors import AnalysisException, PythonException
+from pyspark.errors import AnalysisException
 from pyspark.ml import Pipeline
 from pyspark.sql import DataFrame, SparkSession
 
@@ -162,7 +162,7 @@ def test_run_hands_on_error_to_stages_that_do_not_say(spark: SparkSession, songs
 
 
 def test_run_fails_on_a_data_fault_where_asked_to(spark: SparkSession, pairs: Path) -> None:
-    with pytest.raises(PythonException, match="there is no document to pair"):
+    with pytest.raises(Exception, match="there is no document to pair"):  # its type differs between versions of Spark
         run(spark, pairs, stages=PAIRS, read=PAIR_READ, onError="fail")
     assert not list((pairs / "out").glob("part-*"))
 
