@@ -9,6 +9,9 @@ import numpy as np
 
 T = TypeVar("T", bound=Hashable)
 
+# What starting a run costs beside its tokens, in tokens: measured with BERT of 6 layers x 384 on a CPU.
+RUN_COST = 16
+
 
 def distinct(items: Sequence[T]) -> tuple[list[T], list[int]]:
     """Return the distinct items in order of first appearance, and for each item the place of its equal.
@@ -24,15 +27,25 @@ def distinct(items: Sequence[T]) -> tuple[list[T], list[int]]:
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
     """Yield the indices of each batch, longest texts first; rows x longest stays within ``budget`` (one row always fits).
 
-    >>> [batch.tolist() for batch in token_batches([3, 9, 4, 3], budget=10)]
-    [[1], [2, 0], [3]]
+    Of all such ways to cut the sorted texts, this is the cheapest: a run costs its padded tokens and `RUN_COST`.
+
+    >>> [batch.tolist() for batch in token_batches([30, 90, 40, 30], budget=100)]
+    [[1], [2], [0, 3]]
     """
     order = np.argsort(np.negative(lengths), kind="stable")
+    longest = np.maximum(1, np.asarray(lengths)[order])
+    most = np.maximum(1, budget // longest)
+    rest = np.zeros(len(order) + 1)  # the cost of the texts from here on
+    rows = np.ones(len(order), np.int64)
+    for start in reversed(range(len(order))):
+        stop = min(start + most[start], len(order))
+        costs = longest[start] * np.arange(1, stop - start + 1) + rest[start + 1 : stop + 1]
+        rows[start] += costs.argmin()
+        rest[start] = RUN_COST + costs.min()
     start = 0
     while start < len(order):
-        rows = max(1, budget // max(1, lengths[order[start]]))
-        yield order[start : start + rows]
-        start += rows
+        yield order[start : start + rows[start]]
+        start += rows[start]
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> np.ndarray:
