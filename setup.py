@@ -14,10 +14,22 @@ EXTRAS = {
     "connect": ["pyspark>=4.0", "grpcio>=1.67", "grpcio-status>=1.67", "googleapis-common-protos>=1.65", "zstandard>=0.25"],
     "hub": ["huggingface_hub>=0.24"],
     "gpu": ["onnxruntime-gpu>=1.20"],
+    "optimize": ["onnx>=1.16"],
     "export": ["torch==2.13.0", "transformers==4.57.6", "optimum-onnx==0.1.0", "sentencepiece>=0.2", "protobuf>=5"],
 }
 EXTRAS["parity"] = [*EXTRAS["export"], "seqeval>=1.2"]
-EXTRAS["dev"] = [*EXTRAS["local"], *EXTRAS["connect"], *EXTRAS["hub"], "pytest>=8", "ruff>=0.9", "mypy>=1.15", "pandas-stubs", "types-PyYAML"]
+EXTRAS["dev"] = [
+    *EXTRAS["local"],
+    *EXTRAS["connect"],
+    *EXTRAS["hub"],
+    *EXTRAS["optimize"],
+    "pytest>=8",
+    "ruff>=0.9",
+    "mypy>=1.15",
+    "pandas-stubs",
+    "types-PyYAML",
+    "types-tqdm",
+]
 EXTRAS["notebook"] = ["jupyter-client>=8", "nbclient>=0.10", "ipykernel>=6", "matplotlib>=3.8"]
 EXTRAS["dev"] += EXTRAS["notebook"]
 
@@ -40,6 +52,7 @@ setup(
         "pillow>=10",
         "soundfile>=0.12",
         "PyYAML>=6",
+        "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sparktasks = sparktasks.cli:main"]},

@@ -6,6 +6,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import sparktasks
 from sparktasks.errors import DataError, DeliveryError, MissingDependency, SparkTasksError
@@ -43,7 +44,29 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("bundle", metavar="BUNDLE", help="a folder, the name of a starter, or a hub id")
     inspect.add_argument("--file", help="the ONNX file in it; without this, model.onnx")
     inspect.set_defaults(act=_inspect)
+    _add_optimize(commands)
+    _add_cache(commands)
     return parser
+
+
+def _add_optimize(commands: Any) -> None:
+    optimize = commands.add_parser(
+        "optimize", help="make an int8 bundle", description="Make an int8 form of a bundle, and measure how far it agrees."
+    )
+    optimize.add_argument("bundle", metavar="BUNDLE", help="a folder, the name of a starter, or a hub id")
+    optimize.add_argument("--int8", action="store_true", required=True, help="dynamic quantisation, weights in int8 by channel")
+    optimize.add_argument("--file", help="the ONNX file in it; without this, model.onnx")
+    optimize.add_argument("--out", help="the folder to write; without this, BUNDLE-int8 in the working directory")
+    optimize.add_argument("--texts", metavar="FILE", help="texts to compare both models on, one a line")
+    optimize.set_defaults(act=_optimize)
+
+
+def _add_cache(commands: Any) -> None:
+    cache = commands.add_parser("cache", help="look after the models kept on this machine")
+    cache.add_argument(
+        "what", choices=["list", "verify", "clear"], help="list them; read them whole and remove damaged ones; remove what is not in use"
+    )
+    cache.set_defaults(act=_cache)
 
 
 def _need_spark() -> None:
@@ -74,6 +97,18 @@ def _inspect(asked: argparse.Namespace) -> None:
     from sparktasks.jobs.describe import bundle_lines
 
     print("\n".join(bundle_lines(asked.bundle, asked.file)))
+
+
+def _optimize(asked: argparse.Namespace) -> None:
+    from sparktasks.jobs.describe import optimized_lines
+
+    print("\n".join(optimized_lines(asked.bundle, asked.file, asked.out, asked.texts)))
+
+
+def _cache(asked: argparse.Namespace) -> None:
+    from sparktasks.jobs.describe import cache_lines
+
+    print("\n".join(cache_lines(asked.what)))
 
 
 def _failed(error: Exception) -> int:

@@ -14,6 +14,8 @@ SparkTasksError
 from __future__ import annotations
 
 import difflib
+import socket
+import sys
 from collections.abc import Iterable
 
 
@@ -53,7 +55,8 @@ class MissingDependency(SparkTasksError, ImportError):
     """An optional package is not installed; the message carries the command that installs it."""
 
     def __init__(self, package: str, purpose: str, extra: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}, which is not installed here. Run: pip install 'sparktasks[{extra}]'")
+        here = f"{socket.gethostname()} ({sys.executable})"
+        super().__init__(f"{purpose} needs the package {package!r}, which is not installed on {here}. Run: pip install 'sparktasks[{extra}]'")
         self.package = package
 
     def __reduce__(self) -> tuple[object, ...]:

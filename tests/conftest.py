@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +15,9 @@ import pytest
 os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
 os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+
+os.environ["SPARKTASKS_CACHE"] = tempfile.mkdtemp(prefix="sparktasks-tests-")
+atexit.register(shutil.rmtree, os.environ["SPARKTASKS_CACHE"], ignore_errors=True)
 
 BUNDLES = Path(__file__).parent / "bundles"
 

@@ -15,10 +15,12 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from sparktasks import DocumentAssembler, TextClassifier
+from sparktasks.spark import delivery
 from tests.counting import Log, Logger, pipeline
 from tests.spark.test_fusion import ACTIONS, NAMES, ROWS
 
 BUNDLE = Path(__file__).parent / "bundles" / "bert-text-classification"
+SENT = ["play music", "book a table in lisbon", "what is the weather", "play music"]
 
 
 def counts(spark: SparkSession, folder: Path) -> dict[str, Any]:
@@ -41,6 +43,29 @@ def cached(spark: SparkSession, folder: Path) -> dict[str, int]:
     Logger(inputCols="c", outputCol="d", log=str(log.path)).transform(out).select("d").collect()
     out.unpersist()
     return log.rows()
+
+
+def streamed(spark: SparkSession, folder: Path) -> list[Any]:
+    """Run the pipeline on a stream from Parquet into Parquet; report kernels' rows, the number of workers and of rows written."""
+    log = Log(folder / "streamed")
+    spark.range(0, ROWS, 1, 1).select("id", F.concat(F.lit("text "), "id").alias("text")).write.parquet(str(folder / "in"))
+    stream = spark.readStream.schema("id long, text string").parquet(str(folder / "in"))
+    out = pipeline(log).fit(stream).transform(stream).select("id", "b.result")
+    query = out.writeStream.format("parquet").option("checkpointLocation", str(folder / "checkpoint")).trigger(availableNow=True)
+    query.start(str(folder / "out")).awaitTermination()
+    return [log.rows(), log.workers(), spark.read.parquet(str(folder / "out")).distinct().count()]
+
+
+def sent(spark: SparkSession) -> dict[str, Any]:
+    """Classify texts with a model that must be sent, three stages sharing it; report what was sent, and the answers."""
+    ways: list[str] = []
+    original = delivery._sent
+    delivery._sent = lambda bundle, way, session: (ways.append(way), original(bundle, way, session))[1]  # type: ignore[misc,assignment]
+    stages = [TextClassifier.pretrained(BUNDLE, topK=top, outputCol=f"top{top}") for top in (1, 2, 3)]
+    df = spark.createDataFrame([(text,) for text in SENT], "text string")
+    rows = PipelineModel([DocumentAssembler(), *stages]).transform(df).select("text", "top3.result", "top3.score").collect()
+    delivery._sent = original
+    return {"ways": ways, "rows": [list(row) for row in rows]}
 
 
 def names(spark: SparkSession) -> list[list[str]]:
@@ -77,7 +102,9 @@ def main(folder: Path) -> None:
         "counts": counts(spark, folder),
         "cached": cached(spark, folder),
         "names": names(spark),
+        "sent": sent(spark),  # before anything else sends this model
         "saved": saved(spark, folder),
+        "streamed": streamed(spark, folder / "stream"),
         "metadata": metadata,
     }
     print(json.dumps(result))

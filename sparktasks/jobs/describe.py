@@ -1,4 +1,4 @@
-"""What `sparktasks tasks` and `sparktasks inspect` print."""
+"""What `sparktasks tasks`, `inspect`, `optimize` and `cache` print."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sparktasks
-from sparktasks.errors import SparkTasksError
+from sparktasks.errors import ParamError, SparkTasksError
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.graph import Port
+from sparktasks.runtime.quantize import agreement, quantize, write_card
+from sparktasks.runtime.store import Store
 from sparktasks.spark.annotator import ModelAnnotator
 from sparktasks.spark.sources import find_folder
 
@@ -91,3 +93,37 @@ def _takers(bundle: Bundle) -> Iterator[tuple[str, str]]:
             yield "fits", cls.__name__
         except SparkTasksError as error:
             yield "fits not", f"{cls.__name__}: {error}"
+
+
+def optimized_lines(source: str, file: str | None, out: str | None, texts: str | None) -> list[str]:
+    """Make an int8 bundle of a bundle, measure it on the texts of a file (one a line), and say what came of it."""
+    bundle = open_bundle(find_folder(source, None, "sparktasks optimize"), file)
+    lines = _texts(texts) if texts else []
+    made = quantize(bundle, Path(out or f"{bundle.folder.name}-int8"))
+    found = agreement(bundle, made, lines) if lines else None
+    write_card(made, bundle, found)
+    sizes = f"{bundle.weight_bytes / 1e6:,.1f} MB -> {made.weight_bytes / 1e6:,.1f} MB"
+    return [f"{made.model_path}: {sizes}", *(found.lines() if found else ["not measured: give --texts FILE"])]
+
+
+def _texts(path: str) -> list[str]:
+    if not Path(path).is_file():
+        raise ParamError(f"there is no file of texts {path!r}")
+    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    found = [line for line in lines if line]
+    if not found:
+        raise ParamError(f"{path!r} has no texts in it: one a line is wanted")
+    return found
+
+
+def cache_lines(what: str) -> list[str]:
+    """List the models kept on this machine, ``verify`` (read them whole and remove damaged ones) or ``clear`` (remove what is not in use)."""
+    store = Store()
+    if what == "list":
+        sizes = {folder: store.size(folder) for folder in store.folders()}
+        lines = [f"{size / 1e6:>12,.1f} MB  {folder.parent.name}/{folder.name}" for folder, size in sorted(sizes.items())]
+        return [f"{store.root}: {sum(sizes.values()) / 1e6:,.1f} MB of at most {store.limit / 1e6:,.0f} MB", *lines]
+    chosen = store.damaged() if what == "verify" else store.folders()
+    kept = "in use, kept" if what == "clear" else "damaged, but in use"
+    lines = [f"{folder.parent.name}/{folder.name}: {'removed' if store.remove(folder) else kept}" for folder in chosen]
+    return [f"{store.root}: {len(store.folders())} left", *lines]

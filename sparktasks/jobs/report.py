@@ -10,8 +10,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from sparktasks.jobs.stages import Annotated, Model
-from sparktasks.runtime.bundle import Bundle
-from sparktasks.spark.delivery import BundleRef, locate, ship
+from sparktasks.spark.delivery import BundleRef, Parcel, deliver, locate
 from sparktasks.spark.vectorized import prepare_worker
 
 # Spark posts the counts right after the write; a write that did nothing (mode: ignore) never posts any.
@@ -89,22 +88,23 @@ def _providers(spark: SparkSession, models: Sequence[Model], ran: bool) -> list[
     if not ran:
         return ["was not needed"] * len(models)
     try:
-        return [f"on {provider}" for provider in providers_used(spark, [model.bundle for model in models])]
+        return [f"on {provider}" for provider in providers_used(spark, models)]
     except Exception as error:  # the output is written; a question about it must not make the job a failure
         return [f"on an unknown provider ({type(error).__name__})"] * len(models)
 
 
-def providers_used(spark: SparkSession, bundles: Sequence[Bundle]) -> list[str]:
-    """Ask an executor which onnxruntime provider it runs each bundle on; right after a job its sessions are open still."""
-    refs = [ship(bundle) for bundle in bundles]
-    if not refs:
+def providers_used(spark: SparkSession, models: Sequence[Model]) -> list[str]:
+    """Ask an executor which onnxruntime provider it runs each model on; right after a job its sessions are open still."""
+    asked = [(BundleRef.of(model.bundle), model.device) for model in models]
+    if not asked:
         return []
-    ask = F.udf(lambda: [_provider(ref) for ref in refs], "array<string>")
+    parcels = deliver([model.bundle for model in models], spark)
+    ask = F.udf(lambda: _providers_here(asked, parcels), "array<string>")
     return list(spark.range(1).select(ask()).collect()[0][0])
 
 
-def _provider(ref: BundleRef) -> str:
+def _providers_here(asked: Sequence[tuple[BundleRef, str]], parcels: Sequence[Parcel]) -> list[str]:
     from sparktasks.runtime.session import open_session
 
-    prepare_worker()
-    return open_session(locate(ref)).provider
+    prepare_worker(parcels)
+    return [open_session(locate(ref), device).provider for ref, device in asked]

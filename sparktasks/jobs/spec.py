@@ -54,11 +54,12 @@ class ReadSection:
 
 @dataclass(frozen=True)
 class StageSection:
-    """One stage: its class, the model's source and the ONNX file in it, its params."""
+    """One stage: its class, the model's source and the ONNX file in it (by name or by precision), its params."""
 
     name: str
     source: str | None
     file: str | None
+    precision: str | None
     params: dict[str, Any]
 
 
@@ -171,8 +172,9 @@ def _stage(item: Any, where: str) -> StageSection:
         raise JobError(f"{where}: {name} is {params!r}, but it must be a mapping of params")
     values = {str(param): value for param, value in (params or {}).items()}
     check_stage(str(name), values, where)
-    source, file = (values.pop(key, None) for key in MODEL_KEYS)
-    return StageSection(str(name), None if source is None else str(source), None if file is None else str(file), values)
+    model = [values.pop(key, None) for key in MODEL_KEYS]
+    source, file, precision = (None if value is None else str(value) for value in model)
+    return StageSection(str(name), source, file, precision, values)
 
 
 def _check_whole(job: Job, where: str) -> None:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from sparktasks.jobs.spec import Job, StageSection
 
 
-MODEL_KEYS = ("pretrained", "file")
-"""What a stage with a model takes besides its params: the model's source, and the ONNX file in it."""
+MODEL_KEYS = ("pretrained", "file", "precision")
+"""What a stage with a model takes besides its params: the model's source, and the ONNX file in it or its precision."""
 
 
 def annotator_names() -> list[str]:
@@ -72,7 +72,11 @@ def build_stages(job: Job) -> list[Any]:
 def _built(section: StageSection, on_error: str | None) -> Annotator:
     cls = getattr(sparktasks, section.name)
     params = section.params if on_error is None or "onError" not in declared(cls) else {"onError": on_error} | section.params
-    made = cls.pretrained(section.source, file=section.file, **params) if issubclass(cls, ModelAnnotator) else cls(**params)
+    made = (
+        cls.pretrained(section.source, file=section.file, precision=section.precision or "auto", **params)
+        if issubclass(cls, ModelAnnotator)
+        else cls(**params)
+    )
     assert isinstance(made, Annotator)
     return made
 
@@ -83,18 +87,21 @@ def _flattened(stages: Iterable[Any]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that a job uses: its name as the user knows it, the annotator's class, the bundle."""
+    """A model that a job uses: its name as the user knows it, the annotator's class, the bundle, the device asked for."""
 
     name: str
     annotator: str
     bundle: Bundle
+    device: str
 
 
 def models_of(job: Job, stages: Sequence[Any]) -> list[Model]:
     """Return the models of a job's stages."""
     sources = [section.source for section in job.stages] or [job.pipeline] * len(stages)
     pairs = [(stage, source) for stage, source in zip(stages, sources, strict=True) if isinstance(stage, ModelAnnotator)]
-    return [Model(source or stage.starter or stage.uid, type(stage).__name__, stage.getBundle()) for stage, source in pairs]
+    return [
+        Model(source or stage.starter or stage.uid, type(stage).__name__, stage.getBundle(), stage.getOrDefault("device")) for stage, source in pairs
+    ]
 
 
 @dataclass(frozen=True)

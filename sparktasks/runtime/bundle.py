@@ -9,8 +9,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from sparktasks.errors import BundleError, listed
+from sparktasks.errors import BundleError, DeliveryError, ParamError, listed
 from sparktasks.runtime.graph import Graph, Port, read_graph
+from sparktasks.runtime.store import file_hash
 
 MODEL_FOLDERS = ("onnx", "")
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
@@ -18,13 +19,23 @@ _OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot
 _CARD = ("README.md", "LICENSE", "LICENSE.txt", "NOTICE")
 _UNLIMITED = 1_000_000
 
+# The names that Optimum, transformers.js and sentence-transformers give to a model's precisions, best first.
+PRECISIONS = {
+    "fp32": ("model", "model_fp32"),
+    "fp16": ("model_fp16", "model_float16"),
+    "int8": (
+        *("model_int8", "model_quantized", "model_qint8_avx512_vnni", "model_qint8_avx512", "model_qint8_arm64"),
+        *("model_quint8_avx2", "model_uint8"),
+    ),
+}
+
 # Their position table starts behind the padding id, so that many positions less are usable.
 _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "longformer"}
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bundle:
     """A model folder that was looked at: ``model`` is the ONNX file, relative to ``folder``.
 
@@ -117,6 +128,20 @@ class Bundle:
         states = [(name, (self.folder / name).stat()) for name in self.files]
         return hashlib.sha256("\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states).encode()).hexdigest()
 
+    def check_unchanged(self) -> None:
+        """Raise `DeliveryError` where the folder holds other files than when it was opened."""
+        if self.folder.is_dir() and self.current_stamp() != self.stamp:
+            raise DeliveryError(
+                f"{self.folder} holds other files than when the stage was made; what is sent or saved now would be another model. "
+                "Make the stage again"
+            )
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the ONNX file and its outside data."""
+        beside = (self.model_path.parent / name for name in self.graph.external_files)
+        return sum(path.stat().st_size for path in (self.model_path, *beside))
+
     def check_logits(self, *axes: str) -> None:
         """Raise `BundleError` where the graph's logits do not have these axes, or not one column for each label."""
         port = self.logits
@@ -138,10 +163,11 @@ def _is_foreign(name: str) -> bool:
     return any(part.startswith(".") for part in Path(name).parts) or ".onnx_data" in name or Path(name).suffix in _OTHER_WEIGHTS
 
 
-def open_bundle(folder: str | Path, model: str | None = None) -> Bundle:
+def open_bundle(folder: str | Path, model: str | None = None, precision: str = "auto") -> Bundle:
     """Look at a model folder and check what can be checked without loading it; `BundleError` names what is wrong.
 
-    ``model`` names the ONNX file, relative to the folder; None finds ``model.onnx``.
+    ``model`` names the ONNX file, relative to the folder. Without it ``precision`` chooses: one of `PRECISIONS`, or auto:
+    ``model.onnx``, else the only variant there is.
     """
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
@@ -150,7 +176,7 @@ def open_bundle(folder: str | Path, model: str | None = None) -> Bundle:
     tokenizer_config = _present(_read_json(path / "tokenizer_config.json", required=False) or {})
     if model is not None and not (path / model).is_file():
         raise BundleError(f"{path} has no {model}. ONNX files there: {listed(_onnx_files(path))}")
-    found = _find_model(path) if model is None else model
+    found = _find_model(path, precision) if model is None else model
     bundle = Bundle(path, found, config, tokenizer_config, read_graph(path / found))
     for name in bundle.graph.external_files:
         _check_inside(bundle, name)
@@ -191,11 +217,17 @@ def _onnx_files(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
 
 
-def _find_model(folder: Path) -> str:
-    for sub in MODEL_FOLDERS:
-        if (folder / sub / "model.onnx").is_file():
-            return str(Path(sub) / "model.onnx")
+def _find_model(folder: Path, precision: str) -> str:
+    if precision != "auto" and precision not in PRECISIONS:
+        raise ParamError(f"precision={precision!r} is not allowed: it takes {listed(('auto', *PRECISIONS))}")
+    for stem in ("model",) if precision == "auto" else PRECISIONS[precision]:
+        for sub in MODEL_FOLDERS:
+            if (folder / sub / f"{stem}.onnx").is_file():
+                return str(Path(sub) / f"{stem}.onnx")
     found = _onnx_files(folder)
+    if precision != "auto":
+        hint = f". Make one with: sparktasks optimize {folder} --int8" if precision == "int8" else ""
+        raise BundleError(f"{folder} has no ONNX file in {precision}. ONNX files there: {listed(found)}{hint}")
     variants = [name for name in found if Path(name).stem.startswith("model_")]
     if len(variants) == 1:
         return variants[0]
@@ -231,8 +263,4 @@ def _file_hash(path: Path) -> str:
 
 @lru_cache(maxsize=1024)
 def _hash_of_state(path: str, size: int, changed: int) -> str:
-    total = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            total.update(chunk)
-    return total.hexdigest()
+    return file_hash(Path(path))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sparktasks.errors import BundleError, MissingDependency
+from sparktasks.errors import BundleError, MissingDependency, ParamError
 from sparktasks.runtime import threads
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
+from sparktasks.runtime.devices import CPU, assigned_gpu, providers_for
+from sparktasks.runtime.sharing import GRAPH, shared_graph
+from sparktasks.runtime.store import Entry
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +32,8 @@ _ELEMENT_TYPES = {
 class Session:
     """An onnxruntime session that is fed by name; what the graph does not ask for is left out."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._session = _open(bundle.model_path)
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        self._session, self._entry = _open(bundle, device)
         self.bytes = bundle.size
         self.inputs: dict[str, Any] = {port.name: _ELEMENT_TYPES.get(port.type, np.float32) for port in self._session.get_inputs()}
         self.outputs: list[str] = [port.name for port in self._session.get_outputs()]
@@ -46,11 +50,46 @@ class Session:
         return found
 
 
-def _open(path: Path) -> Any:
+def _open(bundle: Bundle, device: str) -> tuple[Any, Entry | None]:
+    """Open a bundle's graph: on the CPU, the machine's packed form of it where there is one."""
     try:
-        import onnxruntime
+        providers = providers_for(device)
     except ImportError as error:
+        if isinstance(error, MissingDependency):
+            raise
         raise MissingDependency("onnxruntime", "running a model", "local") from error
+    entry = shared_graph(bundle) if providers[0][0] == CPU else None
+    if entry is not None:
+        try:
+            return _session(entry.content / GRAPH, providers, packed=True), entry
+        except BundleError as error:
+            log.warning("the packed form of %s is of no use: %s", bundle.model_path, error)
+    session = _session(bundle.model_path, providers)
+    if device != "auto" and session.get_providers()[0] != providers[0][0]:
+        raise ParamError(
+            f"device={device!r}: onnxruntime has {providers[0][0]}, but it does not start on {socket.gethostname()}. "
+            "Are the driver and its libraries installed there? device='auto' falls back to the CPU"
+        )
+    return session, None
+
+
+def _session(path: Path, providers: list[tuple[str, dict[str, Any]]], packed: bool = False) -> Any:
+    import onnxruntime
+
+    options = _options()
+    if packed:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised already
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime raises a family of its own, without a common parent
+        raise BundleError(f"onnxruntime {onnxruntime.__version__} cannot open {path}: {error}") from error
+    log.info("opened %s with %s", path, session.get_providers()[0])
+    return session
+
+
+def _options() -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads.count()
     options.inter_op_num_threads = 1
@@ -58,17 +97,24 @@ def _open(path: Path) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = False  # shapes vary from run to run
     options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a family of its own, without a common parent
-        raise BundleError(f"onnxruntime {onnxruntime.__version__} cannot open {path}: {error}") from error
-    log.info("opened %s with %s", path, session.get_providers()[0])
-    return session
+    return options
+
+
+def pack(model: str, target: str) -> None:
+    """Write a graph, optimised for this machine's CPU, to ``target``, and beside it its weights, packed as the kernels want them."""
+    import onnxruntime
+
+    options = _options()
+    options.optimized_model_filepath = target
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{Path(target).name}.data")
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
+    onnxruntime.InferenceSession(model, options, providers=[CPU])
 
 
 _sessions: ProcessCache[Session] = ProcessCache(CACHE_BYTES, cost=lambda session: session.bytes)
 
 
-def open_session(bundle: Bundle) -> Session:
-    """Return this process's session for a bundle, opening it at first use."""
-    return _sessions.get((bundle.hash, bundle.model, threads.count()), lambda: Session(bundle))
+def open_session(bundle: Bundle, device: str = "auto") -> Session:
+    """Return this process's session for a bundle on a device, opening it at first use."""
+    return _sessions.get((bundle.hash, bundle.model, threads.count(), device, assigned_gpu()), lambda: Session(bundle, device))

@@ -16,10 +16,10 @@ from sparktasks.runtime.tokens import Lengths, TextTokenizer, open_tokenizer
 class TextModel:
     """Runs encodings through a bundle's graph; sequence outputs give one row a text, token outputs one row a token."""
 
-    def __init__(self, bundle: Bundle, lengths: Lengths, batch_tokens: int) -> None:
+    def __init__(self, bundle: Bundle, lengths: Lengths, batch_tokens: int, device: str = "auto") -> None:
         self.bundle = bundle
         self.tokenizer: TextTokenizer = open_tokenizer(bundle, lengths)
-        self.session: Session = open_session(bundle)
+        self.session: Session = open_session(bundle, device)
         self.batch_tokens = batch_tokens
 
     def run(self, encodings: Sequence[Encoding], output: str) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,11 +18,12 @@ from pyspark.sql.types import StructField
 
 from sparktasks.errors import ColumnError, DataError, ParamError, listed
 from sparktasks.runtime.bundle import Bundle, open_bundle
+from sparktasks.runtime.devices import ALLOWED, is_device
 from sparktasks.spark.annotations import ANNOTATIONS, Annotation, Annotations, build, is_annotations
-from sparktasks.spark.delivery import BundleRef, ship
+from sparktasks.spark.delivery import BundleRef
 from sparktasks.spark.fusion import Chain, Visible, chain_of
 from sparktasks.spark.kernels import Kernel
-from sparktasks.spark.params import Declared, P, one_of, param
+from sparktasks.spark.params import Check, Declared, P, one_of, param
 from sparktasks.spark.persist import StageReader, StageWriter
 from sparktasks.spark.sources import find_folder
 from sparktasks.spark.storage import hold_files
@@ -134,6 +136,15 @@ def _described(column: Visible) -> str:
     return f"of type {kind}" if kind else f"not an annotation column ({column.dataType.simpleString() if column.dataType else 'unknown'})"
 
 
+@dataclass(frozen=True)
+class _DeviceName(Check):
+    def __call__(self, value: Any) -> bool:
+        return is_device(value)
+
+    def __str__(self) -> str:
+        return f"one of {listed(ALLOWED)}, and a number as in 'cuda:1'"
+
+
 class ModelAnnotator(ColumnAnnotator):
     """A column annotator with a model: a bundle that each executor process opens once."""
 
@@ -145,18 +156,26 @@ class ModelAnnotator(ColumnAnnotator):
         check=one_of("keep", "fail"),
     )
 
+    device: P[str] = param(
+        "where the model runs: auto (a GPU where onnxruntime has CUDA and there is one, else the CPU), cpu, cuda, cuda:1, ...",
+        default="auto",
+        check=_DeviceName(),
+    )
+
     _bundle: Bundle | None = None
 
     @classmethod
-    def pretrained(cls, source: str | Path | None = None, *, file: str | None = None, **params: Any) -> Self:
+    def pretrained(cls, source: str | Path | None = None, *, file: str | None = None, precision: str = "auto", **params: Any) -> Self:
         """Make the annotator with a model.
 
         ``source`` is a folder, the name of a starter bundle, a URI that Spark reads, or a Hugging Face hub id; None is
-        this task's starter. ``file`` names the ONNX file in it; None finds ``model.onnx``. Raises `BundleError` where
-        the model does not fit the task.
+        this task's starter. ``precision`` (fp32, fp16, int8) chooses among the ONNX files in it; auto is ``model.onnx``,
+        else the only one; ``file`` names one. Raises `BundleError` where the model does not fit the task.
         """
         stage = cls(**params)
-        stage.setBundle(open_bundle(find_folder(source, cls.starter, cls.__name__), file))
+        if file is not None and precision != "auto":
+            raise ParamError(f"{stage.uid}: file={file!r} and precision={precision!r} exclude each other")
+        stage.setBundle(open_bundle(find_folder(source, cls.starter, cls.__name__, precision), file, precision))
         return stage
 
     def setBundle(self, bundle: Bundle) -> Self:
@@ -182,7 +201,10 @@ class ModelAnnotator(ColumnAnnotator):
 
     def bundle_ref(self) -> BundleRef:
         """Return what kernels carry in the bundle's place."""
-        return ship(self.getBundle())
+        return BundleRef.of(self.getBundle())
+
+    def extend(self, chain: Chain) -> Chain:
+        return super().extend(chain.needing(self.getBundle()))
 
 
 NO_TOKENS = "DataError: the tokenizer makes nothing of this text"

@@ -16,6 +16,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql.types import DataType, StructField
 
 from sparktasks.errors import ColumnError, did_you_mean, listed
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.spark.delivery import deliver
 from sparktasks.spark.kernels import Kernel, Plan, Ref, Step
 from sparktasks.spark.vectorized import fused_columns, quoted
 
@@ -43,12 +45,14 @@ class Visible:
 
 @dataclass(frozen=True)
 class Chain:
-    """Kernels waiting to run over one frame: ``inputs`` are the frame's columns they read, ``visible`` what comes out."""
+    """Kernels waiting to run over one frame: ``inputs`` are the frame's columns they read, ``visible`` what comes out,
+    ``bundles`` the models they need."""
 
     base: DataFrame | None
     visible: tuple[Visible, ...]
     inputs: tuple[Visible, ...] = ()
     steps: tuple[Step, ...] = ()
+    bundles: tuple[Bundle, ...] = ()
     case_sensitive: bool = False
 
     def same(self, left: str, right: str) -> bool:
@@ -74,6 +78,10 @@ class Chain:
         made = Visible(output.name, output.dataType, output.metadata, step=len(chain.steps))
         steps = (*chain.steps, Step(kernel, tuple(refs)))
         return replace(chain, steps=steps, visible=chain._placed(made, who))
+
+    def needing(self, bundle: Bundle) -> Chain:
+        """Let a bundle be delivered to the executors with this chain."""
+        return replace(self, bundles=(*self.bundles, bundle))
 
     def _bind(self, column: Visible) -> tuple[Chain, Ref]:
         if column.step is not None:
@@ -105,7 +113,9 @@ class Chain:
         appended = [column.position for column in self.visible if column.step is None] == list(range(len(names)))
         base = self.base if appended or self._distinct(names) else self.base.toDF(*(f"c{index}" for index in range(len(names))))
         inputs = [(base.columns[column.position or 0], column.known_type) for column in self.inputs]
-        raw, temporary, expressions = fused_columns(base, plan, inputs, [column.known_type for column in made])
+        raw, temporary, expressions = fused_columns(
+            base, plan, inputs, [column.known_type for column in made], deliver(self.bundles, base.sparkSession)
+        )
         outputs = [expression.alias(column.name, metadata=column.metadata) for column, expression in zip(made, expressions, strict=True)]
         frame = raw.select("*", *outputs).drop(*temporary) if appended else raw.select(*self._arranged(base.columns, outputs))
         frame.__dict__[_ATTRIBUTE] = self

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.ml.util import MLReader, MLWriter
 
-from sparktasks.errors import DeliveryError, SavedModelError, did_you_mean
-from sparktasks.runtime.bundle import Bundle, open_bundle
+from sparktasks.errors import SavedModelError, did_you_mean
+from sparktasks.runtime.bundle import open_bundle
 from sparktasks.spark.storage import fetch_folder, local_path, put_files
 
 if TYPE_CHECKING:
@@ -42,20 +42,12 @@ class StageWriter(MLWriter):
         spark, bundle = self.sparkSession, getattr(self.stage, "_bundle", None)
         line = json.dumps(_metadata(self.stage, spark.version))
         if bundle is not None:
-            check_unchanged(bundle)
+            bundle.check_unchanged()
         if self.shouldOverwrite:
             _clear(self, path)
         spark.createDataFrame([(line,)], ["value"]).coalesce(1).write.text(f"{path}/metadata")
         if bundle is not None:
             put_files(bundle.folder, bundle.files, f"{path}/bundle", shared=_is_visible(path, self.stage.uid))
-
-
-def check_unchanged(bundle: Bundle) -> None:
-    """Raise `DeliveryError` where a model's folder holds other files than when it was opened."""
-    if bundle.folder.is_dir() and bundle.current_stamp() != bundle.stamp:
-        raise DeliveryError(
-            f"{bundle.folder} holds other files than when the stage was made; saving it would save another model. Make the stage again"
-        )
 
 
 def _clear(writer: MLWriter, path: str) -> None:

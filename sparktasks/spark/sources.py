@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 from sparktasks.errors import BundleError, MissingDependency, did_you_mean, listed
+from sparktasks.runtime.bundle import PRECISIONS
 
 STARTERS = Path(__file__).parent.parent / "starter"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "README.md"]
-_ONE_MODEL = ["model.onnx*", "onnx/model.onnx*"]
 _EVERY_MODEL = ["*.onnx", "*.onnx_data*"]
 
 
@@ -19,8 +19,11 @@ def starter_names() -> list[str]:
     return sorted(path.name for path in STARTERS.iterdir() if (path / "config.json").is_file())
 
 
-def find_folder(source: str | Path | None, starter: str | None, who: str) -> Path:
-    """Return the local folder that ``source`` means: a path, a starter's name, a URI or a hub id; None is ``starter``."""
+def find_folder(source: str | Path | None, starter: str | None, who: str, precision: str = "auto") -> Path:
+    """Return the local folder that ``source`` means: a path, a starter's name, a URI or a hub id; None is ``starter``.
+
+    From the hub only the ONNX files of the ``precision`` are fetched.
+    """
     if source is None:
         if starter is None:
             raise BundleError(f"{who} has no starter bundle: give a folder, a URI or a hub id")
@@ -35,20 +38,21 @@ def find_folder(source: str | Path | None, starter: str | None, who: str) -> Pat
 
         return fetch_folder(name)
     if isinstance(source, str) and _HUB_ID.fullmatch(name):
-        return _from_hub(name)
+        return _from_hub(name, precision)
     raise BundleError(
         f"{who}: there is no folder {name!r}, and no starter bundle of that name.{did_you_mean(name, starter_names())} "
         f"Starters: {listed(starter_names())}"
     )
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, precision: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise MissingDependency("huggingface_hub", f"loading {name!r} (no such folder here, so a hub id)", "hub") from error
     repository, _, revision = name.partition("@")
-    for models in (_ONE_MODEL, _EVERY_MODEL):  # a repository often has ten precisions of one model; fetch them only without a plain one
+    one = [f"{folder}{stem}.onnx*" for stem in PRECISIONS.get(precision, ("model",)) for folder in ("", "onnx/")]
+    for models in (one, _EVERY_MODEL):  # a repository often has ten precisions of one model; fetch them only without a plain one
         try:
             folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*_SMALL_FILES, *models]))
         except Exception as error:

@@ -16,13 +16,9 @@ from pyspark.sql import functions as F
 
 from sparktasks.errors import DeliveryError
 from sparktasks.runtime.cache import ProcessCache
+from sparktasks.runtime.store import cache_root
 
 _CHUNK = 32 * 1024 * 1024
-
-
-def cache_root() -> Path:
-    """Return the folder for what was fetched: ``SPARKTASKS_CACHE``, else ``~/.cache/sparktasks``."""
-    return Path(os.environ.get("SPARKTASKS_CACHE") or Path.home() / ".cache" / "sparktasks")
 
 
 def local_path(location: str) -> Path | None:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyspark
 from pyspark import TaskContext
+from pyspark.cloudpickle import dumps
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructField, StructType
 
 from sparktasks.errors import ParamError
+from sparktasks.spark.delivery import Parcel, receive
 from sparktasks.spark.flat import assembled, flat_arrays, flat_columns, flat_types, series, unflatten
 from sparktasks.spark.kernels import Plan, execute
 
@@ -30,14 +32,16 @@ _SPARK = tuple(int(part) for part in pyspark.__version__.split(".")[:2])
 Fused = tuple[DataFrame, list[str], list[Column]]
 
 
-def fused_columns(base: DataFrame, plan: Plan, inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType]) -> Fused:
-    """Run a plan over ``base`` in one UDF.
+def fused_columns(
+    base: DataFrame, plan: Plan, inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType], parcels: Sequence[Parcel] = ()
+) -> Fused:
+    """Run a plan over ``base`` in one UDF; ``parcels`` hold the bundles that were sent to the executors for it.
 
     Returns the frame with temporary columns appended, their names, and one expression over them for each output.
     """
     if not outputs:
         return base, [], []
-    return _ADAPTERS[adapter_of(base)](base, plan, inputs, outputs)
+    return _ADAPTERS[adapter_of(base)](base, plan, parcels, inputs, outputs)
 
 
 def adapter_of(df: DataFrame) -> str:
@@ -56,21 +60,21 @@ def quoted(name: str) -> Column:
     return F.col("`" + name.replace("`", "``") + "`")
 
 
-def _by_arrow(base: DataFrame, plan: Plan, inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType]) -> Fused:
+def _by_arrow(base: DataFrame, plan: Plan, parcels: Sequence[Parcel], inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType]) -> Fused:
     from pyspark.sql.functions import arrow_udf  # type: ignore[attr-defined]
 
-    udf = arrow_udf(_arrow_function(plan), _positional(outputs))
+    udf = arrow_udf(_arrow_function(plan, parcels), _positional(outputs))
     raw, names = _generated(base, udf(*(quoted(name) for name, _ in inputs)), len(outputs))
     return raw, names, [F.col(name) for name in names]
 
 
-def _by_pandas(base: DataFrame, plan: Plan, inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType]) -> Fused:
+def _by_pandas(base: DataFrame, plan: Plan, parcels: Sequence[Parcel], inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType]) -> Fused:
     from pyspark.sql.functions import pandas_udf  # type: ignore[attr-defined]
 
     arguments = [flat for name, dtype in inputs for flat in flat_columns(quoted(name), dtype)]
     counts = [len(flat_types(dtype)) for dtype in outputs]
     types = [kind for dtype in outputs for kind in flat_types(dtype)]
-    udf = pandas_udf(_pandas_function(plan, [dtype for _, dtype in inputs]), _positional(types))
+    udf = pandas_udf(_pandas_function(plan, parcels, [dtype for _, dtype in inputs]), _positional(types))
     raw, names = _generated(base, udf(*arguments), len(types))
     flat = iter(names)
     return raw, names, [assembled([F.col(next(flat)) for _ in range(count)], dtype) for dtype, count in zip(outputs, counts, strict=True)]
@@ -89,37 +93,73 @@ def _generated(base: DataFrame, struct: Column, width: int) -> tuple[DataFrame, 
     return base.select("*", F.inline(F.array(struct)).alias(*names)), names
 
 
-def _arrow_function(plan: Plan) -> Callable[..., Any]:
-    def fused(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
-        prepare_worker()
-        tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
-        for outputs in execute(plan, tuples):
-            yield pa.StructArray.from_arrays(outputs, names=[f"c{index}" for index in range(len(outputs))])
-
+def _arrow_function(plan: Plan, parcels: Sequence[Parcel]) -> Callable[..., Any]:
+    fused = _function("run_arrow", plan, parcels)
     fused.__annotations__ = {"batches": Iterator[tuple[pa.Array, ...]], "return": Iterator[pa.Array]}
     return fused
 
 
-def _pandas_function(plan: Plan, types: Sequence[DataType]) -> Callable[..., Any]:
-    def fused(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
-        import pandas as pd
-
-        prepare_worker()
-        tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
-        for outputs in execute(plan, (unflatten(batch, types) for batch in tuples)):
-            flat = [array for output in outputs for array in flat_arrays(output)]
-            yield pd.DataFrame({f"c{index}": series(array) for index, array in enumerate(flat)})
-
+def _pandas_function(plan: Plan, parcels: Sequence[Parcel], types: Sequence[DataType]) -> Callable[..., Any]:
     import pandas as pd
 
+    fused = _function("run_pandas", plan, parcels, types)
     fused.__annotations__ = {"batches": Iterator[tuple[pd.Series, ...]], "return": Iterator[pd.DataFrame]}
     return fused
 
 
-def prepare_worker() -> None:
-    """Give the model runtime as many threads as Spark gave this task: ``spark.task.cpus``."""
-    from sparktasks.runtime import threads
+def _function(name: str, plan: Plan, parcels: Sequence[Parcel], *rest: Any) -> Callable[..., Any]:
+    """Make what Spark pickles. It names nothing of ours until it runs, so that an executor that lacks us can say so.
 
+    Broadcasts are found by the pickling of the function itself, and so stay outside of what is pickled here.
+    """
+    pickled: bytes = dumps((plan, *rest))  # type: ignore[no-untyped-call]
+    sent = [(parcel.hash, parcel.way, parcel.files, parcel.parts) for parcel in parcels]
+
+    def fused(batches: Iterator[Any]) -> Iterator[Any]:
+        import pickle
+        import socket
+        import sys
+
+        try:
+            from sparktasks.spark import vectorized
+
+            arguments = pickle.loads(pickled)
+        except ImportError as error:
+            raise ImportError(
+                f"the Python of the executor on {socket.gethostname()} ({sys.executable}) lacks a package: {error}. "
+                "Install sparktasks there, or send an environment with the job: spark-submit --archives ENV.tar.gz#env"
+            ) from error
+        yield from getattr(vectorized, name)(batches, sent, *arguments)
+
+    return fused
+
+
+def run_arrow(batches: Iterator[Any], sent: Sequence[tuple[Any, ...]], plan: Plan) -> Iterator[pa.Array]:
+    """Run a plan behind an ``arrow_udf``."""
+    prepare_worker([Parcel(*each) for each in sent])
+    tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
+    for outputs in execute(plan, tuples):
+        yield pa.StructArray.from_arrays(outputs, names=[f"c{index}" for index in range(len(outputs))])
+
+
+def run_pandas(batches: Iterator[Any], sent: Sequence[tuple[Any, ...]], plan: Plan, types: Sequence[DataType]) -> Iterator[pd.DataFrame]:
+    """Run a plan behind a ``pandas_udf``."""
+    import pandas as pd
+
+    prepare_worker([Parcel(*each) for each in sent])
+    tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
+    for outputs in execute(plan, (unflatten(batch, types) for batch in tuples)):
+        flat = [array for output in outputs for array in flat_arrays(output)]
+        yield pd.DataFrame({f"c{index}": series(array) for index, array in enumerate(flat)})
+
+
+def prepare_worker(parcels: Sequence[Parcel] = ()) -> None:
+    """Tell this worker what was sent to it, and the model runtime what Spark gave the task: threads (``spark.task.cpus``) and a GPU."""
+    from sparktasks.runtime import devices, threads
+
+    receive(parcels)
     context = TaskContext.get()
     if context is not None:
         threads.use(context.cpus())
+        gpus = context.resources().get("gpu")
+        devices.use_gpu(int(gpus.addresses[0]) if gpus and gpus.addresses[0].isdigit() else None)

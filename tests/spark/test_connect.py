@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyspark
 import pytest
 
+from sparktasks import DocumentAssembler, LocalPipeline, TextClassifier
+from tests.connect_job import BUNDLE, SENT
 from tests.spark.test_fusion import ACTIONS, NAMES, ROWS
 
 pytestmark = pytest.mark.skipif(pyspark.__version__ < "4", reason="local Connect servers need Spark 4")
@@ -58,3 +61,17 @@ def test_stages_and_pipelines_save_and_load_on_connect(result: dict[str, Any]) -
 
 def test_columns_carry_their_annotator_type_on_connect(result: dict[str, Any]) -> None:
     assert result["metadata"] == {"annotatorType": "document"}
+
+
+def test_kernels_run_once_per_row_in_streaming_on_connect(result: dict[str, Any]) -> None:
+    assert result["streamed"] == [{"a": ROWS, "b": ROWS, "c": ROWS}, 1, ROWS]
+
+
+def test_a_model_is_sent_as_an_artifact_once_and_gives_what_one_machine_gives(result: dict[str, Any]) -> None:
+    assert result["sent"]["ways"] == ["artifact"]
+    stages = [DocumentAssembler(), TextClassifier.pretrained(BUNDLE, topK=3)]
+    found = LocalPipeline(stages).fullAnnotate(SENT)
+    for (text, labels, scores), wanted, cell in zip(result["sent"]["rows"], SENT, found, strict=True):
+        assert text == wanted
+        assert [each.result for each in cell["category"]] == labels
+        np.testing.assert_allclose([each.score for each in cell["category"]], scores, atol=1e-5)

@@ -13,18 +13,18 @@ from sparktasks.errors import BundleError, ParamError
 from sparktasks.ops.logits import FUNCTIONS, top
 from sparktasks.runtime.batching import distinct
 from sparktasks.runtime.bundle import Bundle, check_text_encoder
-from sparktasks.runtime.text_model import TextModel
 from sparktasks.runtime.tokens import Lengths, longest
 from sparktasks.spark.annotations import CATEGORY, DOCUMENT, Annotation, Annotations
-from sparktasks.spark.annotator import NO_TOKENS, ModelAnnotator, annotate_each, fault, inherited
-from sparktasks.spark.delivery import BundleRef, locate
+from sparktasks.spark.annotator import NO_TOKENS, annotate_each, fault, inherited
+from sparktasks.spark.delivery import locate
 from sparktasks.spark.params import P, at_least, one_of, param
+from sparktasks.spark.text_annotator import TextModelAnnotator, TextRunner
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 
-class TextClassifier(ModelAnnotator):
+class TextClassifier(TextModelAnnotator):
     """Labels each document with a sequence-classification model, as transformers' ``text-classification`` pipeline does.
 
     Writes category annotations: ``result`` is the label, ``score`` its probability (the raw value for regression),
@@ -51,8 +51,6 @@ class TextClassifier(ModelAnnotator):
         check=one_of("truncate", "window"),
     )
     stride: P[int] = param("tokens that neighbouring windows share", default=0, check=at_least(0))
-    maxLength: P[int | None] = param("most tokens per run, special ones included; None asks the bundle", default=None, check=at_least(1))
-    batchTokens: P[int] = param("most padded tokens per model run", default=512, check=at_least(1))
 
     def check_bundle(self, bundle: Bundle) -> None:
         """Want a text encoder with logits for each text, one for each label."""
@@ -68,13 +66,11 @@ class TextClassifier(ModelAnnotator):
             raise ParamError(f"{self.uid}: longText='window' reads single documents; pairs of documents can only be truncated")
         stride = self.getOrDefault("stride") if window else 0
         return ClassifyTexts(
-            bundle=self.bundle_ref(),
+            runner=self.runner(Lengths(longest(bundle, self.getOrDefault("maxLength")), stride, pairs=pairs)),
             function=function_of(bundle) if function == "auto" else function,
             top_k=self.getOrDefault("topK"),
             threshold=self.getOrDefault("threshold"),
             window=window,
-            lengths=Lengths(longest(bundle, self.getOrDefault("maxLength")), stride, pairs=pairs),
-            batch_tokens=self.getOrDefault("batchTokens"),
             fails=self.fails(),
         )
 
@@ -96,13 +92,11 @@ _UNPAIRED = "DataError: there is no document to pair this one with"
 class ClassifyTexts:
     """documents (and documents to pair them with) -> categories."""
 
-    bundle: BundleRef
+    runner: TextRunner
     function: str
     top_k: int | None
     threshold: float | None
     window: bool
-    lengths: Lengths
-    batch_tokens: int
     fails: bool
 
     def __call__(self, *columns: pa.Array) -> pa.Array:
@@ -115,7 +109,7 @@ class ClassifyTexts:
                 made = {index: [fault(CATEGORY, source, index, _UNPAIRED)] for index in usable if pairs[index] is None}
             whole = [index for index in usable if index not in made]
             unique, inverse = distinct([(str(source.result[index]), pairs[index] if pairs else None) for index in whole])
-            scored, labels = self._scored(unique), locate(self.bundle).labels
+            scored, labels = self._scored(unique), locate(self.runner.bundle).labels
             for index, place in zip(whole, inverse, strict=True):
                 made[index] = self._annotations(source, index, labels, *scored[place])
             return [made[index] for index in usable]
@@ -126,7 +120,7 @@ class ClassifyTexts:
         """Return each text's scores, shape ``(labels,)``, and whether it was cut; None for a text without tokens."""
         if not texts:
             return []
-        model = TextModel(locate(self.bundle), self.lengths, self.batch_tokens)
+        model = self.runner.open()
         paired = [pair or "" for _, pair in texts] if texts[0][1] is not None else None
         encodings = model.tokenizer.encode([text for text, _ in texts], paired, offsets=False)
         windows = [[encoding, *(encoding.overflowing if self.window else ())] for encoding in encodings]
@@ -144,7 +138,7 @@ class ClassifyTexts:
         if scores is None:
             return [fault(CATEGORY, source, index, NO_TOKENS)]
         if len(labels) != len(scores):
-            raise BundleError(f"{self.bundle.folder}: config.json names {len(labels)} labels, but the graph computed {len(scores)} scores")
+            raise BundleError(f"{self.runner.bundle.folder}: config.json names {len(labels)} labels, but the graph computed {len(scores)} scores")
         metadata = inherited(source, index) | ({"truncated": "true"} if truncated else {})
         kept = [best for best in top(scores, self.top_k) if self.threshold is None or scores[best] >= self.threshold]
         begin, end = source.begin[index], source.end[index]

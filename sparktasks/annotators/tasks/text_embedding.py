@@ -16,10 +16,10 @@ from sparktasks.runtime.bundle import Bundle, check_text_encoder
 from sparktasks.runtime.text_model import TextModel
 from sparktasks.runtime.tokens import Lengths, longest, stitched
 from sparktasks.spark.annotations import CHUNK, DOCUMENT, SENTENCE_EMBEDDINGS, WORD_EMBEDDINGS, Annotation, Annotations
-from sparktasks.spark.annotator import NO_TOKENS, ModelAnnotator, annotate_each, fault, inherited
-from sparktasks.spark.delivery import BundleRef, locate
+from sparktasks.spark.annotator import NO_TOKENS, annotate_each, fault, inherited
 from sparktasks.spark.kernels import Kernel
-from sparktasks.spark.params import P, at_least, one_of, param
+from sparktasks.spark.params import P, one_of, param
+from sparktasks.spark.text_annotator import TextModelAnnotator, TextRunner
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -34,7 +34,7 @@ _POOLING_KEYS = {
 }
 
 
-class TextEmbedder(ModelAnnotator):
+class TextEmbedder(TextModelAnnotator):
     """Embeds documents with an encoder, as sentence-transformers does, whose files in the bundle are read.
 
     Writes sentence_embeddings, one per document: ``embeddings`` is the vector, ``result`` the text. Metadata:
@@ -54,8 +54,6 @@ class TextEmbedder(ModelAnnotator):
     normalize: P[bool | None] = param("scale vectors to length one; None asks the bundle's sentence-transformers files", default=None)
     prompt: P[str | None] = param("text put before every document, such as 'query: '", default=None)
     promptName: P[str | None] = param("name of a prompt of the bundle (config_sentence_transformers.json), instead of prompt", default=None)
-    maxLength: P[int | None] = param("most tokens per run, special ones included; None asks the bundle", default=None, check=at_least(1))
-    batchTokens: P[int] = param("most padded tokens per model run", default=512, check=at_least(1))
 
     @property
     def writes(self) -> str:
@@ -79,17 +77,15 @@ class TextEmbedder(ModelAnnotator):
         sentence = bundle.read_json("sentence_bert_config.json") or {}
         most = longest(bundle, self.getOrDefault("maxLength") or sentence.get("max_seq_length"))
         common: dict[str, Any] = {
-            "bundle": self.bundle_ref(),
-            "batch_tokens": self.getOrDefault("batchTokens"),
             "prompt": self._prompt(bundle),
             "lower": bool(sentence.get("do_lower_case")),
             "normalize": self._normalizes(bundle),
             "fails": self.fails(),
         }
         if self.getOrDefault("level") == "token":
-            return EmbedTokens(**common, lengths=Lengths(most, (most or 0) // 8))
+            return EmbedTokens(**common, runner=self.runner(Lengths(most, (most or 0) // 8)))
         pooling = self.getOrDefault("pooling")
-        return EmbedTexts(**common, lengths=Lengths(most), pooling=_pooling_of(bundle) if pooling == "auto" else pooling)
+        return EmbedTexts(**common, runner=self.runner(Lengths(most)), pooling=_pooling_of(bundle) if pooling == "auto" else pooling)
 
     def _prompt(self, bundle: Bundle) -> str:
         name, prompt = self.getOrDefault("promptName"), self.getOrDefault("prompt")
@@ -123,16 +119,11 @@ def _pooling_of(bundle: Bundle) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Embed:
-    bundle: BundleRef
-    lengths: Lengths
-    batch_tokens: int
+    runner: TextRunner
     prompt: str
     lower: bool
     normalize: bool
     fails: bool
-
-    def open(self) -> TextModel:
-        return TextModel(locate(self.bundle), self.lengths, self.batch_tokens)
 
     def token_vectors(self, model: TextModel, encodings: Sequence[Encoding]) -> list[np.ndarray]:
         return model.run(encodings, next(name for name in _TOKEN_OUTPUTS if name in model.session.outputs))
@@ -170,7 +161,7 @@ class EmbedTexts(_Embed):
         """
         if not texts:
             return []
-        model = self.open()
+        model = self.runner.open()
         stripped = [(self.prompt + text).strip() for text in texts]
         encodings = model.tokenizer.encode([text.lower() for text in stripped] if self.lower else stripped)
         known = [encoding for encoding in encodings if len(encoding.ids)]
@@ -204,7 +195,7 @@ class EmbedTokens(_Embed):
         """Return the span and the vector of every token of each text."""
         if not texts:
             return []
-        model = self.open()
+        model = self.runner.open()
         encodings = model.tokenizer.encode([self.prompt + (_lowered(text) if self.lower else text) for text in texts])
         windows = [model.tokenizer.windows(encoding) for encoding in encodings]
         vectors = iter(self.token_vectors(model, [window for each in windows for window in each]))
@@ -212,7 +203,7 @@ class EmbedTokens(_Embed):
         for each in windows:
             stacked = [self.scaled(next(vectors)) for _ in each]
             spans = [window.offsets for window in each]
-            places = [(number, place) for number, place in stitched(each, self.lengths.stride) if spans[number][place][0] >= shift]
+            places = [(number, place) for number, place in stitched(each, self.runner.lengths.stride) if spans[number][place][0] >= shift]
             found.append([((spans[n][p][0] - shift, spans[n][p][1] - shift), stacked[n][p]) for n, p in places])
         return found
 

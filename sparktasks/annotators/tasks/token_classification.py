@@ -16,16 +16,16 @@ from sparktasks.runtime.bundle import Bundle, check_text_encoder
 from sparktasks.runtime.text_model import TextModel
 from sparktasks.runtime.tokens import Lengths, longest, stitched, text_tokens
 from sparktasks.spark.annotations import CHUNK, DOCUMENT, NAMED_ENTITY, TOKEN, Annotation, Annotations
-from sparktasks.spark.annotator import ModelAnnotator, annotate_each, fault, inherited
-from sparktasks.spark.delivery import BundleRef, locate
+from sparktasks.spark.annotator import annotate_each, fault, inherited
 from sparktasks.spark.kernels import Kernel
 from sparktasks.spark.params import P, at_least, one_of, param
+from sparktasks.spark.text_annotator import TextModelAnnotator, TextRunner
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 
-class TokenClassifier(ModelAnnotator):
+class TokenClassifier(TextModelAnnotator):
     """Labels tokens with a token-classification model, as transformers' ``token-classification`` pipeline does.
 
     What it writes depends on params:
@@ -54,8 +54,6 @@ class TokenClassifier(ModelAnnotator):
         check=one_of("window", "truncate"),
     )
     stride: P[int | None] = param("tokens that neighbouring windows share; None: an eighth of maxLength", default=None, check=at_least(0))
-    maxLength: P[int | None] = param("most tokens per run, special ones included; None asks the bundle", default=None, check=at_least(1))
-    batchTokens: P[int] = param("most padded tokens per model run", default=512, check=at_least(1))
 
     @property
     def writes(self) -> str:
@@ -79,27 +77,17 @@ class TokenClassifier(ModelAnnotator):
         if stride is None:
             stride = (most or 0) // 8
         lengths = Lengths(most, stride if window else 0, words)
-        common = {
-            "bundle": self.bundle_ref(),
-            "lengths": lengths,
-            "batch_tokens": self.getOrDefault("batchTokens"),
-            "fails": self.fails(),
-        }
+        runner, fails = self.runner(lengths), self.fails()
         if words:
-            return LabelTokens(**common)
+            return LabelTokens(runner=runner, fails=fails)
         strategy, ignored = self.getOrDefault("aggregation"), frozenset(self.getOrDefault("ignoreLabels"))
-        return FindEntities(**common, strategy=strategy, ignored=ignored, window=window)
+        return FindEntities(runner=runner, fails=fails, strategy=strategy, ignored=ignored, window=window)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _TokenKernel:
-    bundle: BundleRef
-    lengths: Lengths
-    batch_tokens: int
+    runner: TextRunner
     fails: bool
-
-    def open(self) -> TextModel:
-        return TextModel(locate(self.bundle), self.lengths, self.batch_tokens)
 
     def scores(self, model: TextModel, windows: Sequence[Sequence[Encoding]]) -> list[list[np.ndarray]]:
         """Return the probabilities of each window of each text, ``(tokens, labels)``."""
@@ -132,7 +120,7 @@ class FindEntities(_TokenKernel):
     def _entities(self, texts: Sequence[str]) -> list[list[Entity]]:
         if not texts:
             return []
-        model = self.open()
+        model = self.runner.open()
         encodings = model.tokenizer.encode(texts)
         windows = [model.tokenizer.windows(encoding) if self.window else [encoding] for encoding in encodings]
         labels = model.bundle.labels
@@ -140,7 +128,7 @@ class FindEntities(_TokenKernel):
 
     def _read(self, model: TextModel, labels: Sequence[str], text: str, windows: Sequence[Encoding], scores: Sequence[np.ndarray]) -> list[Entity]:
         if self.strategy == "none":
-            found = label_tokens(_covering(windows, scores, self.lengths.stride), labels)
+            found = label_tokens(_covering(windows, scores, self.runner.lengths.stride), labels)
         else:
             found = []
             for window, probabilities in zip(windows, scores, strict=True):
@@ -192,13 +180,14 @@ class LabelTokens(_TokenKernel):
         """Return the label and score of each word's first subword; None where the tokenizer makes nothing of a word."""
         if not sentences:
             return []
-        model, labels = self.open(), locate(self.bundle).labels
+        model = self.runner.open()
+        labels = model.bundle.labels
         windows = [model.tokenizer.windows(encoding) for encoding in model.tokenizer.encode_words(sentences)]
         found = []
         for words, each, scores in zip(sentences, windows, self.scores(model, windows), strict=True):
             row: list[tuple[str, float] | None] = [None] * len(words)
             places = [window.word_ids for window in each]
-            for number, place in reversed(stitched(each, self.lengths.stride)):
+            for number, place in reversed(stitched(each, self.runner.lengths.stride)):
                 best = int(scores[number][place].argmax())
                 row[places[number][place]] = labels[best], float(scores[number][place][best])
             found.append(row)

@@ -1,0 +1,77 @@
+"""One copy of a model's weights on a machine: the graph is optimised once, and every process maps the same packed weights.
+
+onnxruntime gives each session a private copy of the weights, in the layout its kernels want. Saved beside the optimised
+graph in that layout, they are mapped from the file instead, and all processes share the pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from sparktasks.errors import DeliveryError
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.devices import CPU
+from sparktasks.runtime.store import Entry, Store
+
+log = logging.getLogger(__name__)
+
+THRESHOLD_VARIABLE = "SPARKTASKS_SHARE_BYTES"
+DEFAULT_THRESHOLD = 32 * 1024**2
+GRAPH = "model.onnx"
+_FORMAT = 1
+_ROOM = 2.5  # times the weights: what packing may write, and then some
+_CHILD = "import sys; from sparktasks.runtime.session import pack; pack(*sys.argv[1:])"
+
+
+def shared_graph(bundle: Bundle) -> Entry | None:
+    """Return the machine's packed form of a bundle's graph for the CPU, made at first use; None where sharing is not worth it or fails."""
+    if bundle.weight_bytes < int(os.environ.get(THRESHOLD_VARIABLE, DEFAULT_THRESHOLD)):
+        return None
+    try:
+        store = Store()
+        return store.open("graphs", _key(bundle), lambda folder: _pack(store, bundle, folder))
+    except (DeliveryError, _NotPacked) as error:
+        log.warning("%s: every process loads its own copy of the weights: %s", bundle.model_path, error)
+        return None
+
+
+class _NotPacked(Exception):
+    """Why a graph could not be packed."""
+
+
+def _pack(store: Store, bundle: Bundle, folder: Path) -> None:
+    """Optimise and pack in a process of its own: it takes several times the model in memory, and gives none of it back."""
+    with store.alone("packing"):
+        needed = int(_ROOM * bundle.weight_bytes)
+        if store.free() < needed:
+            raise _NotPacked(f"{store.root} has {store.free() / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB are wanted")
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-c", _CHILD, str(bundle.model_path), str(folder / GRAPH)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode or not (folder / GRAPH).is_file():
+            raise _NotPacked(f"packing ended with status {done.returncode}: {done.stderr[-2000:]}")
+
+
+def _key(bundle: Bundle) -> str:
+    import onnxruntime
+
+    parts = (str(_FORMAT), bundle.hash, bundle.model, onnxruntime.__version__, CPU, _processor())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """Say what the kernels' choice of a layout depends on: the processor's kind and instruction sets."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"{platform.system()} {platform.machine()} {platform.processor()} {flags}"

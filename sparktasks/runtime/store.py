@@ -1,0 +1,300 @@
+"""The machine's store: what one process makes and every other one uses, kept from one application to the next.
+
+    ROOT/<uid>/<kind>/<key>/content/        the files of an entry
+    ROOT/<uid>/<kind>/<key>/manifest.json   their names, sizes, change times and hashes, checked at each open
+    ROOT/<uid>/locks/                       a lock for making each entry, and one for using it
+    ROOT/<uid>/scratch/                     entries in the making
+
+An entry appears under its name when it is whole, by a rename. Whoever uses it holds a shared lock, so that it is not
+evicted; the kernel drops the locks of a process that was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparktasks.errors import DeliveryError
+
+log = logging.getLogger(__name__)
+
+ROOT_VARIABLE = "SPARKTASKS_CACHE"
+LIMIT_VARIABLE = "SPARKTASKS_CACHE_BYTES"
+DEFAULT_LIMIT = 32 * 1024**3
+_FORMAT = 1
+_CHUNK = 1 << 20
+
+
+def cache_root() -> Path:
+    """Return the folder for what is kept on this machine: ``SPARKTASKS_CACHE``, else ``~/.cache/sparktasks``."""
+    if asked := os.environ.get(ROOT_VARIABLE):
+        return Path(asked)
+    home = Path.home()
+    if os.access(home, os.W_OK):
+        return home / ".cache" / "sparktasks"
+    return Path(tempfile.gettempdir()) / f"sparktasks-{os.getuid()}"  # executors often run without a home
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry in use: it is not evicted while this object lives."""
+
+    folder: Path
+    lock: Lock
+
+    @property
+    def content(self) -> Path:
+        """The folder that holds the entry's files."""
+        return self.folder / "content"
+
+
+class Lock:
+    """A lock file of this machine, held until the object goes or the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def share(self) -> Lock:
+        """Wait until nobody holds the lock alone, and hold it with others."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        return self
+
+    def take(self) -> Lock:
+        """Wait until nobody holds the lock, and hold it alone."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        return self
+
+    def try_take(self) -> bool:
+        """Hold the lock alone if nobody holds it."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Store:
+    """Entries below a root; together they stay within ``limit`` bytes, as far as those in use allow."""
+
+    def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
+        self.root = (root or cache_root()) / str(os.getuid())
+        self.limit = limit or int(os.environ.get(LIMIT_VARIABLE, DEFAULT_LIMIT))
+
+    def open(self, kind: str, key: str, make: Callable[[Path], None]) -> Entry:
+        """Return an entry, which ``make`` writes into the folder it is given if it is not here, whole.
+
+        One process of the machine makes it, the others wait. Raises `DeliveryError` where this machine cannot hold it.
+        """
+        folder = self.root / kind / key
+        with self._explained():
+            self._prepare()
+            entry = Entry(folder, self._lock(kind, key, "use").share())
+            if not _is_whole(folder):
+                with self._lock(kind, key, "make").take():
+                    if not _is_whole(folder):  # nobody made it while this process waited
+                        self._make(folder, make)
+                self.evict()
+            os.utime(folder / "manifest.json")
+        return entry
+
+    def keys(self, kind: str) -> list[str]:
+        """Return the keys of one kind of entry."""
+        return sorted(path.name for path in (self.root / kind).glob("*"))
+
+    def damaged(self) -> list[Path]:
+        """Read every entry whole and return the folders of those that do not hold what was put there."""
+        return [folder for folder in self.folders() if not _is_whole(folder, thoroughly=True)]
+
+    def remove(self, folder: Path) -> bool:
+        """Take an entry away unless it is in use."""
+        with self._lock(folder.parent.name, folder.name, "use") as lock:
+            if not lock.try_take():
+                return False
+            self._discard(folder)
+            return True
+
+    def evict(self) -> None:
+        """Take away what killed processes left, and what was not used for longest, until the entries are within the limit."""
+        self._sweep()
+        sizes = {folder: self.size(folder) for folder in self.folders()}
+        total = sum(sizes.values())
+        for folder in sorted(sizes, key=_last_use):
+            if total <= self.limit:
+                return
+            if self.remove(folder):
+                total -= sizes[folder]
+                log.info("evicted %s, %s bytes", folder, sizes[folder])
+
+    def _sweep(self) -> None:
+        for left in (self.root / "scratch").glob("*.*"):
+            with Lock(self.root / "locks" / f"{left.name.rpartition('.')[0]}.make") as lock:
+                if lock.try_take():  # nobody is making it
+                    shutil.rmtree(left, ignore_errors=True)
+
+    def folders(self) -> list[Path]:
+        """Return the folder of every entry."""
+        kinds = [path for path in self.root.glob("*") if path.is_dir() and path.name not in ("locks", "scratch")]
+        return sorted(folder for kind in kinds for folder in kind.glob("*"))
+
+    def size(self, folder: Path) -> int:
+        """Return the bytes of an entry's files."""
+        return sum(known[0] for known in _manifest(folder).values())
+
+    def _prepare(self) -> None:
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (self.root, self.root / "locks", self.root / "scratch"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        state = os.stat(self.root)
+        if state.st_uid != os.getuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise DeliveryError(errno.EPERM, f"others than user {os.getuid()} may write there", str(self.root))
+
+    def _lock(self, kind: str, key: str, purpose: str) -> Lock:
+        return Lock(self.root / "locks" / f"{kind}-{key}.{purpose}")
+
+    def alone(self, purpose: str) -> Lock:
+        """Wait until no other process does the same, and hold its lock: ``with store.alone("packing"):``."""
+        with self._explained():
+            self._prepare()
+            return Lock(self.root / "locks" / purpose).take()
+
+    def free(self) -> int:
+        """Return the free bytes of the root's disk."""
+        return shutil.disk_usage(self.root).free
+
+    def _make(self, folder: Path, make: Callable[[Path], None]) -> None:
+        prefix = f"{folder.parent.name}-{folder.name}."
+        for left in (self.root / "scratch").glob(f"{prefix}*"):  # of a process that was killed: this one holds the lock now
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=self.root / "scratch"))
+        try:
+            (scratch / "content").mkdir()
+            make(scratch / "content")
+            _write_manifest(scratch)
+            self._discard(folder)
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            os.rename(scratch, folder)
+            _sync(folder.parent)
+            log.info("made %s", folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _discard(self, folder: Path) -> None:
+        """Take a folder away in one step; whoever has its files open or mapped keeps them."""
+        with Lock(self.root / "locks" / "gone.make").share():
+            if folder.exists():
+                aside = Path(tempfile.mkdtemp(prefix="gone.", dir=self.root / "scratch"))
+                os.rename(folder, aside / folder.name)
+                shutil.rmtree(aside, ignore_errors=True)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, DeliveryError) and error.errno is None:
+                raise
+            raise DeliveryError(
+                f"{socket.gethostname()} cannot keep models in {self.root}: {error.strerror or error}{self._room()}. "
+                f"Set the variable {ROOT_VARIABLE} to a folder with room that this user may write"
+            ) from error
+
+    def _room(self) -> str:
+        try:
+            return f" ({self.free() / 1e6:,.0f} MB free)"
+        except OSError:
+            return ""
+
+
+def _files(folder: Path) -> list[str]:
+    content = folder / "content"
+    return sorted(str(path.relative_to(content)) for path in content.rglob("*") if not path.is_dir() or path.is_symlink())
+
+
+def _state(path: Path) -> list[int] | None:
+    """Return size and change time of a plain file; None for anything else."""
+    found = os.lstat(path)
+    return [found.st_size, found.st_mtime_ns] if stat.S_ISREG(found.st_mode) else None
+
+
+def _write_manifest(folder: Path) -> None:
+    files: dict[str, Any] = {}
+    for name in _files(folder):
+        path = folder / "content" / name
+        _sync(path)
+        files[name] = [*(_state(path) or ()), file_hash(path)]
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({"format": _FORMAT, "files": files}), encoding="utf-8")
+    _sync(manifest)
+    _sync(folder)
+
+
+def _manifest(folder: Path) -> dict[str, list[Any]]:
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return dict(found["files"]) if found["format"] == _FORMAT else {}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _is_whole(folder: Path, thoroughly: bool = False) -> bool:
+    """Tell whether an entry's files are those of its manifest; ``thoroughly`` reads them."""
+    manifest = _manifest(folder)
+    try:
+        if not manifest or _files(folder) != sorted(manifest):
+            return False
+        same = all(_state(folder / "content" / name) == known[:2] for name, known in manifest.items())
+        return same and (not thoroughly or all(file_hash(folder / "content" / name) == known[2] for name, known in manifest.items()))
+    except OSError:
+        return False
+
+
+def _last_use(folder: Path) -> float:
+    try:
+        return (folder / "manifest.json").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of a file's content."""
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            total.update(chunk)
+    return total.hexdigest()
