@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from sparktasks.jobs.progress import say
 from sparktasks.jobs.spec import Job
+from sparktasks.jobs.stages import records_per_batch
 
 # Set by spark-submit for the Python driver it starts.
 _SUBMITTED = "PYSPARK_GATEWAY_PORT"
@@ -38,6 +39,15 @@ def _settings(job: Job) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in job.spark.config.items()}
 
 
+def _defaults(job: Job) -> dict[str, str]:
+    """Return what a session of the job's own gets where neither the job file nor spark-submit says otherwise.
+
+    An Arrow batch is what a worker takes in at once: few enough rows that none of it is gigabytes, or hours of work.
+    """
+    rows = min((records_per_batch(section.name) for section in job.stages), default=0)
+    return {"spark.sql.execution.arrow.maxRecordsPerBatch": str(rows)} if rows else {}
+
+
 def _own(job: Job) -> SparkSession:
     builder = SparkSession.builder.appName(job.name)
     if job.spark.remote:
@@ -46,7 +56,7 @@ def _own(job: Job) -> SparkSession:
         builder = builder.master(job.spark.master or "local[*]")
         # Spark's own bar would write over our progress line.
         builder = builder.config("spark.ui.showConsoleProgress", "false")
-    for name, value in _settings(job).items():
+    for name, value in (_defaults(job) | _settings(job)).items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
 
@@ -56,7 +66,7 @@ def _submitted(job: Job) -> SparkSession:
     session = SparkSession.builder.getOrCreate()
     given = session.sparkContext.getConf()
     late = set()
-    for name, value in _settings(job).items():
+    for name, value in (_defaults(job) | _settings(job)).items():
         if not given.contains(name):
             try:
                 session.conf.set(name, value)

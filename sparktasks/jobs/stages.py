@@ -34,6 +34,9 @@ MODEL_KEYS = ("pretrained", "file", "precision")
 """What a stage with a model takes besides its params: the model's source, and the ONNX file in it or its precision."""
 
 
+LIGHT_RECORDS = 10_000  # Spark's own default
+
+
 def annotator_names() -> list[str]:
     """Name the annotators that a job file may use as stages."""
     return [name for name in sparktasks.__all__ if _is_annotator(getattr(sparktasks, name))]
@@ -41,6 +44,12 @@ def annotator_names() -> list[str]:
 
 def _is_annotator(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Annotator)
+
+
+def records_per_batch(name: str) -> int:
+    """Return how many rows of an Arrow batch suit an annotator: those of a model that is slow, or reads large cells, are fewer."""
+    cls = getattr(sparktasks, name)
+    return int(cls.records_per_batch) if issubclass(cls, ModelAnnotator) else LIGHT_RECORDS
 
 
 def check_stage(name: str, params: Mapping[str, Any], where: str) -> None:

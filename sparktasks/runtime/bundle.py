@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Bundle:
         total = hashlib.sha256()
         for name in self.files:
             if name not in _CARD:
-                total.update(f"{name}\0{_file_hash(self.folder / name)}\n".encode())
+                total.update(f"{name}\0{file_hash(self.folder / name)}\n".encode())
         return total.hexdigest()
 
     def sealed(self) -> Bundle:
@@ -254,13 +254,3 @@ def _read_json(path: Path, required: bool) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BundleError(f"{path} is not valid JSON: {error}") from error
-
-
-def _file_hash(path: Path) -> str:
-    state = path.stat()
-    return _hash_of_state(str(path), state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _hash_of_state(path: str, size: int, changed: int) -> str:
-    return file_hash(Path(path))

@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ def _is_whole(folder: Path, thoroughly: bool = False) -> bool:
         if not manifest or _files(folder) != sorted(manifest):
             return False
         same = all(_state(folder / "content" / name) == known[:2] for name, known in manifest.items())
-        return same and (not thoroughly or all(file_hash(folder / "content" / name) == known[2] for name, known in manifest.items()))
+        return same and (not thoroughly or all(_read_hash(folder / "content" / name) == known[2] for name, known in manifest.items()))
     except OSError:
         return False
 
@@ -292,7 +293,17 @@ def _sync(path: Path) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """Return the sha256 of a file's content."""
+    """Return the sha256 of a file's content; a file that has not changed since is not read again."""
+    state = path.stat()
+    return _hash_of_state(str(path), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _hash_of_state(path: str, size: int, changed: int) -> str:
+    return _read_hash(Path(path))
+
+
+def _read_hash(path: Path) -> str:
     total = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):

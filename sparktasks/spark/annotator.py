@@ -149,6 +149,7 @@ class ModelAnnotator(ColumnAnnotator):
     """A column annotator with a model: a bundle that each executor process opens once."""
 
     starter: ClassVar[str | None] = None
+    records_per_batch: ClassVar[int] = 1000
 
     onError: P[str] = param(
         "what a fault in one row's data does: keep (an annotation with no result and metadata.error) or fail (the job)",

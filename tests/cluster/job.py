@@ -18,6 +18,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparktasks import DocumentAssembler, TextClassifier, TextEmbedder
+from sparktasks.runtime.bundle import open_bundle
+from sparktasks.runtime.quantize import quantize
 from sparktasks.spark import delivery
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -82,11 +84,15 @@ def _kill(pattern: str, ready: Callable[[], bool]) -> int:
     raise ProcessLookupError(pattern)
 
 
-def killed(spark: SparkSession, folder: Path, pattern: str) -> dict[str, Any]:
-    """Kill a process while annotators run between a shuffle (the first stage) and a round-robin repartition."""
+def killed(spark: SparkSession, folder: Path, pattern: str, int8: bool = False) -> dict[str, Any]:
+    """Kill a process while annotators run between a shuffle (the first stage) and a round-robin repartition.
+
+    With ``int8`` a text's scores depend on the texts it runs with, and those on the order in which a shuffle delivers.
+    """
     rows = 6000
     shuffled = texts(spark, rows, 8).repartition(8, "text")
-    classifier = TextClassifier.pretrained(BUNDLES / "bert-text-classification", topK=None)
+    bundle = BUNDLES / "bert-text-classification"
+    classifier = TextClassifier.pretrained(quantize(open_bundle(bundle), folder / "int8").folder if int8 else bundle, topK=None)
     annotated = PipelineModel([DocumentAssembler(), classifier]).transform(shuffled)
     victim: list[int] = []
     tracker = spark.sparkContext.statusTracker()
@@ -107,9 +113,30 @@ def killed(spark: SparkSession, folder: Path, pattern: str) -> dict[str, Any]:
     return {"killed": victim, "rows": len(out), "distinct": len(labels), "wanted": rows, "same_labels": same, "worst": worst}
 
 
+def large(spark: SparkSession, folder: Path) -> dict[str, Any]:
+    """Classify with a model of more than 2 GiB; report what the driver and the executors' workers took."""
+    from tests.cluster.large import make_large
+
+    size = int(2.1 * 2**30)
+    bundle = make_large(BUNDLES / "bert-text-classification", folder / "large", size)
+    before = _peak(spark)
+    model = PipelineModel([DocumentAssembler(), TextClassifier.pretrained(bundle, topK=None)])
+    rows = model.transform(texts(spark, 40, 4)).select("id", "text", "category.result", "category.score").collect()
+    return {"rows": sorted([list(row) for row in rows]), "bytes": size, "driver": _peak(spark) - before}
+
+
+def _peak(spark: SparkSession) -> int:
+    """Return the largest resident set that driver and JVM ever had, in bytes."""
+    pids = [os.getpid(), spark.sparkContext._gateway.proc.pid]
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return sum(int(line.split()[1]) * 1024 for line in lines)
+
+
 SCENARIOS: dict[str, Callable[[SparkSession, Path], dict[str, Any]]] = {
     "parity": parity,
+    "large": large,
     "executor": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend"),
+    "executor-int8": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend", int8=True),
     "worker": lambda spark, folder: killed(spark, folder, "pyspark.daemon"),
 }
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparktasks import LocalPipeline
-from tests.cluster.job import pipeline
+from sparktasks import DocumentAssembler, LocalPipeline, TextClassifier
+from tests.cluster.job import BUNDLES, pipeline
 from tests.cluster.standalone import REPOSITORY, Cluster, standalone
 
 
@@ -81,6 +81,12 @@ def test_nothing_is_lost_or_doubled_when_a_process_is_killed(cluster: Cluster, v
     assert found["worst"] < 1e-5
 
 
+def test_scores_that_depend_on_companions_move_no_rows(cluster: Cluster, tmp_path: Path) -> None:
+    found = drive(cluster, "executor-int8", tmp_path)
+    assert found["killed"], "nothing was killed: the job was over too soon"
+    assert found["rows"] == found["distinct"] == found["wanted"]
+
+
 def test_encrypted_disks_get_files_instead_of_broadcasts(cluster: Cluster, parity: dict[str, Any], tmp_path: Path) -> None:
     found = drive(cluster, "parity", tmp_path, "spark.io.encryption.enabled=true")
     assert found["sent"] == ["file", "file"]
@@ -94,3 +100,14 @@ def test_an_executor_without_a_package_names_it_and_itself(cluster: Cluster, pac
     assert package in done.stderr
     assert socket.gethostname() in done.stderr
     assert "--archives" in done.stderr or f"package '{package}'" in done.stderr
+
+
+def test_a_bundle_of_more_than_two_gigabytes_is_sent_whole(cluster: Cluster, tmp_path: Path) -> None:
+    found = drive(cluster, "large", tmp_path, "spark.driver.memory=1g", "spark.executorEnv.SPARKTASKS_SHARE_BYTES=1000000000000")
+    assert found["driver"] < found["bytes"], "the driver held the whole model in memory"
+    stages = [DocumentAssembler(), TextClassifier.pretrained(BUNDLES / "bert-text-classification", topK=None)]
+    cells = LocalPipeline(stages).fullAnnotate([row[1] for row in found["rows"]])
+    assert len(cells) == 40
+    for cell, (_, _, labels, scores) in zip(cells, found["rows"], strict=True):
+        assert [each.result for each in cell["category"]] == labels
+        np.testing.assert_allclose([each.score for each in cell["category"]], scores, atol=1e-5)
