@@ -1,6 +1,6 @@
 """An int8 bundle against the fp32 one it was made from, end to end on Spark: rows a second, and how far their vectors agree.
 
-    python scripts/bench/int8.py     # into docs/bench
+python scripts/bench/int8.py     # into docs/bench
 """
 
 from __future__ import annotations

@@ -243,6 +243,14 @@ def _check_inside(bundle: Bundle, name: str) -> None:
         raise BundleError(f"{bundle.model_path} wants the outside data file {name!r}: a path that leaves the bundle is refused")
     if not path.is_file():
         raise BundleError(f"{bundle.model_path} wants the outside data file {name!r}, which is not beside it")
+    target = path.resolve()
+    if bundle.folder not in target.parents and target.parent != _blobs(bundle.folder):
+        raise BundleError(f"{bundle.model_path} wants the outside data file {name!r}, a link to {target}: a link that leaves the bundle is refused")
+
+
+def _blobs(snapshot: Path) -> Path | None:
+    """Return the folder that the links of a hub snapshot lead to; None for any other folder."""
+    return snapshot.parent.parent / "blobs" if snapshot.parent.name == "snapshots" else None
 
 
 def _read_json(path: Path, required: bool) -> Any:

@@ -12,7 +12,7 @@ evicted; the kernel drops the locks of a process that was killed.
 from __future__ import annotations
 
 import errno
-import fcntl
+import getpass
 import hashlib
 import json
 import logging
@@ -30,6 +30,11 @@ from typing import Any
 
 from sparktasks.errors import DeliveryError
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is kept there, and every process opens its own copy
+    fcntl = None  # type: ignore[assignment]
+
 log = logging.getLogger(__name__)
 
 ROOT_VARIABLE = "SPARKTASKS_CACHE"
@@ -46,7 +51,11 @@ def cache_root() -> Path:
     home = Path.home()
     if os.access(home, os.W_OK):
         return home / ".cache" / "sparktasks"
-    return Path(tempfile.gettempdir()) / f"sparktasks-{os.getuid()}"  # executors often run without a home
+    return Path(tempfile.gettempdir()) / f"sparktasks-{_user()}"  # executors often run without a home
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class Store:
     """Entries below a root; together they stay within ``limit`` bytes, as far as those in use allow."""
 
     def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
-        self.root = (root or cache_root()) / str(os.getuid())
+        self.root = (root or cache_root()) / _user()
         self.limit = limit or int(os.environ.get(LIMIT_VARIABLE, DEFAULT_LIMIT))
 
     def open(self, kind: str, key: str, make: Callable[[Path], None]) -> Entry:
@@ -170,6 +179,8 @@ class Store:
         return sum(known[0] for known in _manifest(folder).values())
 
     def _prepare(self) -> None:
+        if fcntl is None:
+            raise DeliveryError(f"there are no file locks on {socket.gethostname()}, so that models cannot be kept for other processes")
         self.root.parent.mkdir(parents=True, exist_ok=True)
         for folder in (self.root, self.root / "locks", self.root / "scratch"):
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -158,7 +158,7 @@ class ModelAnnotator(ColumnAnnotator):
     )
 
     device: P[str] = param(
-        "where the model runs: auto (a GPU where onnxruntime has CUDA and there is one, else the CPU), cpu, cuda, cuda:1, ...",
+        "where the model runs: auto (a GPU if there is one and onnxruntime has CUDA, else the CPU), cpu, cuda, or by number, as in cuda:1",
         default="auto",
         check=_DeviceName(),
     )

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 from sparktasks import Annotation, DocumentAssembler, LocalPipeline, TextClassifier, TokenClassifier
 from sparktasks.errors import BundleError, DataError, DeliveryError, ParamError
+from tests.large import make_large
 
 Find = Callable[[str], str]
 LONG = "the quick brown fox jumps over the lazy dog " * 40
@@ -200,15 +202,37 @@ def test_tokenizer_with_more_ids_than_the_embedding_is_refused(broken: Path) -> 
         TextClassifier.pretrained(broken)
 
 
-@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "sub/../../weights.bin"])
-def test_outside_data_that_leaves_the_folder_is_refused(broken: Path, location: str) -> None:
-    content = (broken / "model.onnx").read_bytes()
+def want_outside_data(folder: Path, location: str) -> None:
+    """Let a folder's graph want weights from another file."""
+    content = (folder / "model.onnx").read_bytes()
     entry = b"\x0a\x08location\x12" + bytes([len(location)]) + location.encode()
     tensor = b"\x42\x01w" + b"\x6a" + bytes([len(entry)]) + entry + b"\x70\x01"
     graph = b"\x2a" + bytes([len(tensor)]) + tensor
-    (broken / "model.onnx").write_bytes(b"\x3a" + bytes([len(graph)]) + graph + content)
-    with pytest.raises(BundleError, match="leaves the bundle is refused"):
+    (folder / "model.onnx").write_bytes(b"\x3a" + bytes([len(graph)]) + graph + content)
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "sub/../../weights.bin"])
+def test_outside_data_that_leaves_the_folder_is_refused(broken: Path, location: str) -> None:
+    want_outside_data(broken, location)
+    with pytest.raises(BundleError, match="a path that leaves the bundle is refused"):
         TextClassifier.pretrained(broken)
+
+
+def test_outside_data_behind_a_link_that_leaves_the_folder_is_refused(broken: Path) -> None:
+    want_outside_data(broken, "weights.bin")
+    (broken / "weights.bin").symlink_to("/etc/passwd")
+    with pytest.raises(BundleError, match="a link that leaves the bundle is refused"):
+        TextClassifier.pretrained(broken)
+
+
+def test_outside_data_behind_the_links_of_a_hub_snapshot_is_read(broken: Path, tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "main"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for file in make_large(broken, tmp_path / "large", size=1 << 20).iterdir():
+        (snapshot / file.name).symlink_to(file.rename(blobs / f"hash of {file.name}"))
+    answers = [LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(folder)]).annotate("play music") for folder in (broken, snapshot)]
+    assert answers[0] == answers[1]
 
 
 def test_models_of_another_task_are_refused(bundle: Find) -> None:
@@ -223,7 +247,7 @@ def test_length_beyond_the_positions_is_refused(bundle: Find) -> None:
         classify(bundle("bert-text-classification"), ["a"], maxLength=4000)
 
 
-def test_replaced_model_is_noticed(broken: Path, bundle: Find) -> None:
+def test_replaced_model_is_noticed(spark: SparkSession, broken: Path, bundle: Find) -> None:
     stages = [DocumentAssembler(), TextClassifier.pretrained(broken)]
     (broken / "config.json").write_text((broken / "config.json").read_text().replace("play_music", "other_label"))
     with pytest.raises(DeliveryError, match="holds another model than when the stage was made"):

@@ -115,7 +115,7 @@ def killed(spark: SparkSession, folder: Path, pattern: str, int8: bool = False) 
 
 def large(spark: SparkSession, folder: Path) -> dict[str, Any]:
     """Classify with a model of more than 2 GiB; report what the driver and the executors' workers took."""
-    from tests.cluster.large import make_large
+    from tests.large import make_large
 
     size = int(2.1 * 2**30)
     bundle = make_large(BUNDLES / "bert-text-classification", folder / "large", size)
