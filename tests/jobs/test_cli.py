@@ -15,6 +15,7 @@ import yaml
 import sparktasks
 from sparktasks import cli
 from sparktasks.jobs.describe import first_sentence, task_classes
+from sparktasks.jobs.spec import load_job
 from tests.jobs.making import BUNDLE, STAGES, texts, write_job, write_lines
 
 ROOT = Path(__file__).parent.parent.parent
@@ -155,8 +156,16 @@ def test_command_without_pyspark_says_what_to_install(tmp_path: Path) -> None:
 
 def test_settings_of_the_session_are_written_as_spark_reads_them(tmp_path: Path) -> None:
     from sparktasks.jobs.session import _settings
-    from sparktasks.jobs.spec import load_job
 
     made = load_job(write_job(tmp_path, spark=LOCAL | {"config": {"spark.ui.enabled": False, "spark.sql.shuffle.partitions": 8}}, stages=STAGES[:1]))
     assert _settings(made) == {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "8"}
     assert yaml.safe_load((tmp_path / "job.yaml").read_text())["spark"]["config"]["spark.ui.enabled"] is False
+
+
+def test_a_session_of_its_own_takes_batches_that_suit_the_slowest_stage(tmp_path: Path) -> None:
+    from sparktasks.jobs.session import _defaults
+
+    setting = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    assert _defaults(load_job(write_job(tmp_path))) == {setting: "1000"}
+    light = write_job(tmp_path, stages=[{"DocumentAssembler": {"inputCol": "text"}}])
+    assert _defaults(load_job(light)) == {setting: "10000"}
