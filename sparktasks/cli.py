@@ -64,7 +64,9 @@ def _add_optimize(commands: Any) -> None:
 def _add_cache(commands: Any) -> None:
     cache = commands.add_parser("cache", help="look after the models kept on this machine")
     cache.add_argument(
-        "what", choices=["list", "verify", "clear"], help="list them; read them whole and remove damaged ones; remove what is not in use"
+        "what",
+        choices=["list", "verify", "clear"],
+        help="list them; verify: read them whole, remove damaged ones, exit with 1 if there were any; clear: remove what is not in use",
     )
     cache.set_defaults(act=_cache)
 
@@ -108,7 +110,10 @@ def _optimize(asked: argparse.Namespace) -> None:
 def _cache(asked: argparse.Namespace) -> None:
     from sparktasks.jobs.describe import cache_lines
 
-    print("\n".join(cache_lines(asked.what)))
+    lines = cache_lines(asked.what)
+    print("\n".join(lines))
+    if asked.what == "verify" and len(lines) > 1:
+        raise SystemExit(FAILED)
 
 
 def _failed(error: Exception) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -100,8 +101,12 @@ def optimized_lines(source: str, file: str | None, out: str | None, texts: str |
     bundle = open_bundle(find_folder(source, None, "sparktasks optimize"), file)
     lines = _texts(texts) if texts else []
     made = quantize(bundle, Path(out or f"{bundle.folder.name}-int8"))
-    found = agreement(bundle, made, lines) if lines else None
-    write_card(made, bundle, found)
+    try:
+        found = agreement(bundle, made, lines) if lines else None
+        write_card(made, bundle, found)
+    except BaseException:
+        shutil.rmtree(made.folder, ignore_errors=True)
+        raise
     sizes = f"{bundle.weight_bytes / 1e6:,.1f} MB -> {made.weight_bytes / 1e6:,.1f} MB"
     return [f"{made.model_path}: {sizes}", *(found.lines() if found else ["not measured: give --texts FILE"])]
 
@@ -109,7 +114,10 @@ def optimized_lines(source: str, file: str | None, out: str | None, texts: str |
 def _texts(path: str) -> list[str]:
     if not Path(path).is_file():
         raise ParamError(f"there is no file of texts {path!r}")
-    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ParamError(f"{path!r} is not a text file in UTF-8: {error}") from error
     found = [line for line in lines if line]
     if not found:
         raise ParamError(f"{path!r} has no texts in it: one a line is wanted")

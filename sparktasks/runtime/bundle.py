@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any
 
 from sparktasks.errors import BundleError, DeliveryError, ParamError, listed
 from sparktasks.runtime.graph import Graph, Port, read_graph
-from sparktasks.runtime.store import file_hash
+from sparktasks.runtime.store import file_hash, read_hash
 
 MODEL_FOLDERS = ("onnx", "")
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-_OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".gguf", ".onnx", ".onnx_data")
+_OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".gguf", ".tflite", ".npz", ".pb", ".onnx")
 _CARD = ("README.md", "LICENSE", "LICENSE.txt", "NOTICE")
 _UNLIMITED = 1_000_000
 
@@ -39,7 +40,7 @@ _OFFSET_POSITIONS = frozenset(
 class Bundle:
     """A model folder that was looked at: ``model`` is the ONNX file, relative to ``folder``.
 
-    ``stamp`` tells the state of the `files` when they were looked at: names, sizes, change times.
+    ``stamp`` tells the state of the `files` when they were looked at (but for the card): names, sizes, change times.
     """
 
     folder: Path
@@ -70,10 +71,21 @@ class Bundle:
     @cached_property
     def hash(self) -> str:
         """The sha256 of the names and contents of all `files` but the card and the licence."""
+        return self._hashed(file_hash)
+
+    def check_content(self) -> None:
+        """Read all files again; `DeliveryError` where they are not those that were hashed."""
+        if self._hashed(read_hash) != self.hash:
+            raise DeliveryError(
+                f"{self.folder} holds other files than when the stage was made; what is run, sent or saved now would be another model. "
+                "Make the stage again"
+            )
+
+    def _hashed(self, hash_of: Callable[[Path], str]) -> str:
         total = hashlib.sha256()
         for name in self.files:
             if name not in _CARD:
-                total.update(f"{name}\0{file_hash(self.folder / name)}\n".encode())
+                total.update(f"{name}\0{hash_of(self.folder / name)}\n".encode())
         return total.hexdigest()
 
     def sealed(self) -> Bundle:
@@ -125,16 +137,13 @@ class Bundle:
 
     def current_stamp(self) -> str:
         """Return what `stamp` would be if the folder were looked at now."""
-        states = [(name, (self.folder / name).stat()) for name in self.files]
+        states = [(name, (self.folder / name).stat()) for name in self.files if name not in _CARD]
         return hashlib.sha256("\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states).encode()).hexdigest()
 
     def check_unchanged(self) -> None:
         """Raise `DeliveryError` where the folder holds other files than when it was opened."""
         if self.folder.is_dir() and self.current_stamp() != self.stamp:
-            raise DeliveryError(
-                f"{self.folder} holds other files than when the stage was made; what is sent or saved now would be another model. "
-                "Make the stage again"
-            )
+            self.check_content()
 
     @property
     def weight_bytes(self) -> int:
@@ -160,7 +169,9 @@ class Bundle:
 
 def _is_foreign(name: str) -> bool:
     """Tell hidden files, and weights in other formats or precisions than the chosen ones."""
-    return any(part.startswith(".") for part in Path(name).parts) or ".onnx_data" in name or Path(name).suffix in _OTHER_WEIGHTS
+    return (
+        any(part.startswith(".") for part in Path(name).parts) or ".onnx_data" in name or ".onnx.data" in name or Path(name).suffix in _OTHER_WEIGHTS
+    )
 
 
 def open_bundle(folder: str | Path, model: str | None = None, precision: str = "auto") -> Bundle:

@@ -10,26 +10,29 @@ from pathlib import Path
 
 import numpy as np
 
-from sparktasks.errors import BundleError, MissingDependency
-from sparktasks.runtime.bundle import Bundle, open_bundle
+from sparktasks.errors import BundleError, MissingDependency, listed
+from sparktasks.runtime.bundle import Bundle, check_tokenizer, open_bundle
 from sparktasks.runtime.text_model import TextModel
 from sparktasks.runtime.tokens import Lengths
 
 _LARGE = 1_500_000_000  # protobuf ends at 2 GiB
 _CARDS = ("README.md",)
+_QUANTIZED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits", "QLinearMatMul"})
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How a model's outputs compare with those of the one it was made from, over some texts.
 
-    ``cosine`` and ``lowest`` are the mean and the lowest cosine of the texts' outputs (token outputs averaged over the
-    text), ``same`` the share of equal top labels (None for encoders), ``faster`` the ratio of the times.
+    ``cosine`` and ``lowest`` are the mean and the lowest cosine of the texts' outputs, all tokens of a text together;
+    ``difference`` is the largest absolute one; ``same`` the share of equal top labels, of texts or of tokens (None where
+    there are no labels to choose from); ``faster`` the ratio of the times.
     """
 
     texts: int
     cosine: float
     lowest: float
+    difference: float
     same: float | None
     faster: float
 
@@ -39,6 +42,7 @@ class Agreement:
         return [
             f"texts: {self.texts:,}",
             f"cosine of the outputs: {self.cosine:.4f} mean, {self.lowest:.4f} lowest",
+            f"largest difference of an output: {self.difference:.4g}",
             *same,
             f"speed on this machine: {self.faster:.2f} times",
         ]
@@ -50,18 +54,23 @@ def quantize(bundle: Bundle, target: Path) -> Bundle:
     Raises `BundleError` where the folder is there already or the graph cannot be quantised.
     """
     try:
+        import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
         raise MissingDependency("onnx", "quantising a model", "optimize") from error
     if target.exists():
         raise BundleError(f"{target} is there already: name another folder for the int8 bundle")
-    model = Path(bundle.model).with_name(f"{Path(bundle.model).stem}_int8.onnx")
-    for name in bundle.files:
-        if name != bundle.model and name not in _CARDS and not _is_weights(bundle, name):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle.folder / name, target / name)
-    (target / model).parent.mkdir(parents=True, exist_ok=True)
+    found = {node.op_type for node in onnx.load(bundle.model_path, load_external_data=False).graph.node} & _QUANTIZED
+    if found:
+        raise BundleError(f"{bundle.model_path} is quantised already: it has {listed(sorted(found))}")
+    check_tokenizer(bundle)
+    model = Path(bundle.model).with_name("model_int8.onnx")
     try:
+        for name in bundle.files:
+            if name != bundle.model and name not in _CARDS and not _is_weights(bundle, name):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(bundle.folder / name, target / name)
+        (target / model).parent.mkdir(parents=True, exist_ok=True)
         quantize_dynamic(
             bundle.model_path,
             target / model,
@@ -70,8 +79,10 @@ def quantize(bundle: Bundle, target: Path) -> Bundle:
             weight_type=QuantType.QInt8,
             use_external_data_format=bundle.weight_bytes > _LARGE,
         )
-    except Exception as error:  # the quantiser raises whatever its parts do
+    except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
+        if not isinstance(error, Exception):
+            raise
         raise BundleError(f"{bundle.model_path} cannot be quantised: {type(error).__name__}: {error}") from error
     return open_bundle(target, str(model))
 
@@ -91,11 +102,18 @@ def agreement(original: Bundle, made: Bundle, texts: Sequence[str], batch_tokens
         started = time.perf_counter()
         found = model.run(encodings, output)
         seconds.append(time.perf_counter() - started)
-        outputs.append(np.stack([each.mean(axis=0) if each.ndim > 1 else each for each in found]).astype(np.float64))
-    left, right = outputs
-    cosines = (left * right).sum(axis=1) / (np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1))
-    same = float((left.argmax(axis=1) == right.argmax(axis=1)).mean()) if output == "logits" else None
-    return Agreement(len(texts), float(cosines.mean()), float(cosines.min()), same, seconds[0] / seconds[1])
+        outputs.append([each.astype(np.float64) for each in found])
+    pairs = list(zip(*outputs, strict=True))
+    cosines = [_cosine(left.ravel(), right.ravel()) for left, right in pairs]
+    difference = max(float(np.abs(left - right).max()) for left, right in pairs)
+    same = None
+    if output == "logits" and pairs[0][0].shape[-1] > 1:
+        same = float(np.mean(np.concatenate([np.atleast_1d(left.argmax(axis=-1) == right.argmax(axis=-1)) for left, right in pairs])))
+    return Agreement(len(texts), float(np.mean(cosines)), min(cosines), difference, same, seconds[0] / seconds[1])
+
+
+def _cosine(left: np.ndarray, right: np.ndarray) -> float:
+    return float(left @ right / max(np.linalg.norm(left) * np.linalg.norm(right), np.finfo(np.float64).tiny))
 
 
 def write_card(made: Bundle, original: Bundle, found: Agreement | None) -> None:

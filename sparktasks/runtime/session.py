@@ -58,6 +58,7 @@ def _open(bundle: Bundle, device: str) -> tuple[Any, Entry | None]:
         if isinstance(error, MissingDependency):
             raise
         raise MissingDependency("onnxruntime", "running a model", "local") from error
+    bundle.check_unchanged()
     entry = shared_graph(bundle) if providers[0][0] == CPU else None
     if entry is not None:
         try:

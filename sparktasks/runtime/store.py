@@ -28,7 +28,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sparktasks.errors import DeliveryError
+from sparktasks.errors import DeliveryError, ParamError
 
 try:
     import fcntl
@@ -47,11 +47,19 @@ _CHUNK = 1 << 20
 def cache_root() -> Path:
     """Return the folder for what is kept on this machine: ``SPARKTASKS_CACHE``, else ``~/.cache/sparktasks``."""
     if asked := os.environ.get(ROOT_VARIABLE):
-        return Path(asked)
-    home = Path.home()
-    if os.access(home, os.W_OK):
-        return home / ".cache" / "sparktasks"
+        return Path(asked).expanduser().absolute()
+    home = os.path.expanduser("~")  # stays as it is where the user has no home
+    if home != "~" and os.access(home, os.W_OK):
+        return Path(home) / ".cache" / "sparktasks"
     return Path(tempfile.gettempdir()) / f"sparktasks-{_user()}"  # executors often run without a home
+
+
+def bytes_of(variable: str, default: int) -> int:
+    """Return the number of bytes that an environment variable says; `ParamError` where it is not a number."""
+    asked = os.environ.get(variable, str(default))
+    if not asked.isdecimal():
+        raise ParamError(f"the variable {variable}={asked!r} is not allowed: it takes a number of bytes, such as {default}")
+    return int(asked)
 
 
 def _user() -> str:
@@ -73,6 +81,8 @@ class Entry:
 
 class Lock:
     """A lock file of this machine, held until the object goes or the process ends."""
+
+    _descriptor = -1
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -116,7 +126,7 @@ class Store:
 
     def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
         self.root = (root or cache_root()) / _user()
-        self.limit = limit or int(os.environ.get(LIMIT_VARIABLE, DEFAULT_LIMIT))
+        self.limit = limit or bytes_of(LIMIT_VARIABLE, DEFAULT_LIMIT)
 
     def open(self, kind: str, key: str, make: Callable[[Path], None]) -> Entry:
         """Return an entry, which ``make`` writes into the folder it is given if it is not here, whole.
@@ -283,7 +293,7 @@ def _is_whole(folder: Path, thoroughly: bool = False) -> bool:
         if not manifest or _files(folder) != sorted(manifest):
             return False
         same = all(_state(folder / "content" / name) == known[:2] for name, known in manifest.items())
-        return same and (not thoroughly or all(_read_hash(folder / "content" / name) == known[2] for name, known in manifest.items()))
+        return same and (not thoroughly or all(read_hash(folder / "content" / name) == known[2] for name, known in manifest.items()))
     except OSError:
         return False
 
@@ -306,15 +316,16 @@ def _sync(path: Path) -> None:
 def file_hash(path: Path) -> str:
     """Return the sha256 of a file's content; a file that has not changed since is not read again."""
     state = path.stat()
-    return _hash_of_state(str(path), state.st_size, state.st_mtime_ns)
+    return _hash_of_state(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
 
 
 @lru_cache(maxsize=1024)
-def _hash_of_state(path: str, size: int, changed: int) -> str:
-    return _read_hash(Path(path))
+def _hash_of_state(path: str, *state: int) -> str:
+    return read_hash(Path(path))
 
 
-def _read_hash(path: Path) -> str:
+def read_hash(path: Path) -> str:
+    """Return the sha256 of a file's content, read now."""
     total = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):

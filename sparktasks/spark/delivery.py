@@ -176,15 +176,15 @@ def _chunks(bundle: Bundle) -> Iterator[bytes]:
 def _send_file(bundle: Bundle, spark: SparkSession) -> list[Any]:
     scratch = Path(spark.sparkContext._temp_dir, "sparktasks")  # a file is sent once and never taken back: its path must not change
     scratch.mkdir(exist_ok=True)
-    return _linked(bundle, lambda path: spark.sparkContext.addFile(str(path)), scratch)
+    return _copied(bundle, lambda path: spark.sparkContext.addFile(str(path)), scratch)
 
 
 def _send_artifact(bundle: Bundle, spark: SparkSession) -> list[Any]:
     with tempfile.TemporaryDirectory() as scratch:
-        return _linked(bundle, lambda path: spark.addArtifacts(str(path), file=True), Path(scratch))
+        return _copied(bundle, lambda path: spark.addArtifacts(str(path), file=True), Path(scratch))
 
 
-def _linked(bundle: Bundle, send: Callable[[Path], None], scratch: Path) -> list[Any]:
+def _copied(bundle: Bundle, send: Callable[[Path], None], scratch: Path) -> list[Any]:
     """Send each file under a name of its own: executors find what was sent by its bare name."""
     from tqdm.auto import tqdm
 
@@ -192,17 +192,12 @@ def _linked(bundle: Bundle, send: Callable[[Path], None], scratch: Path) -> list
     for number, name in enumerate(tqdm(bundle.files, desc=f"Sending {bundle.folder.name}", unit="file", delay=2)):
         link = scratch / f"sparktasks-{bundle.hash[:32]}-{number}"
         if not link.exists():
-            _copy_or_link((bundle.folder / name).resolve(), link)
+            # whole or not at all; a link would be sent under its target's name, or with what its target becomes
+            shutil.copyfile(bundle.folder / name, scratch / "copy")
+            os.replace(scratch / "copy", link)
         send(link)
         names.append(link.name)
     return names
-
-
-def _copy_or_link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk; a symbolic link would be sent under its target's name
-        shutil.copyfile(source, target)
 
 
 _SENDERS: dict[str, Callable[[Bundle, SparkSession], list[Any]]] = {

@@ -46,4 +46,7 @@ def test_damaged_entries_are_found_and_removed(store: Store, capsys: pytest.Capt
     state = file.stat()
     file.write_text("harmful")
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert printed("verify", capsys) == [f"{store.root}: 1 left", "bundles/a: removed"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["cache", "verify"])
+    assert ended.value.code == cli.FAILED
+    assert capsys.readouterr().out.splitlines() == [f"{store.root}: 1 left", "bundles/a: removed"]

@@ -105,3 +105,25 @@ def test_a_card_without_texts_says_that_nothing_was_measured(bundle: Callable[[s
     assert "nothing: no texts were given" in (tmp_path / "made" / "README.md").read_text()
     assert np.isfinite(agreement(original, smaller, TEXTS).cosine)
     assert agreement(original, smaller, TEXTS).same is None
+
+
+def test_labels_of_tokens_are_compared_by_token_and_values_by_difference(bundle: Callable[[str], str], tmp_path: Path) -> None:
+    tokens = open_bundle(bundle("bert-token-classification"))
+    found = agreement(tokens, quantize(tokens, tmp_path / "tokens"), TEXTS)
+    assert found.same is not None
+    assert 0.9 < found.same <= 1
+    value = open_bundle(bundle("distilbert-text-classification"))
+    assert len(value.labels) == 1
+    found = agreement(value, quantize(value, tmp_path / "value"), TEXTS)
+    assert found.same is None
+    assert 0 < found.difference < 0.5
+
+
+def test_what_cannot_be_quantised_leaves_nothing(made: Path, bundle: Callable[[str], str], tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is quantised already"):
+        quantize(open_bundle(made), tmp_path / "again")
+    folder = Path(shutil.copytree(bundle("bert-text-classification"), tmp_path / "bare"))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(BundleError, match=r"has no tokenizer\.json"):
+        quantize(open_bundle(folder), tmp_path / "again")
+    assert not (tmp_path / "again").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sparktasks.errors import DeliveryError, ParamError
 from sparktasks.runtime import session, sharing
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.session import Session
@@ -103,3 +105,33 @@ def test_a_packed_graph_that_does_not_open_is_not_used(model: Bundle, monkeypatc
     monkeypatch.setattr(session, "_session", broken)
     np.testing.assert_array_equal(logits(Session(model)), wanted)
     assert "is of no use" in caplog.text
+
+
+def test_what_failed_is_not_tried_again_at_once(model: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with monkeypatch.context() as patch:
+        _no_child(patch)
+        Session(model)
+    assert sharing.shared_graph(model) is None
+    assert "failed less than 10 minutes ago" in caplog.text
+    next((Store().root / "locks").glob("*.failed")).unlink()
+    assert sharing.shared_graph(model) is not None
+
+
+def test_a_file_that_is_replaced_while_it_is_packed_is_not_kept(model: Bundle, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model.folder, tmp_path / "model"))
+    opened = open_bundle(folder).sealed()
+    other = (folder / "model.onnx").read_bytes()
+    changed = bytearray(other)
+    changed[len(changed) // 2] ^= 1  # somewhere in the weights
+    (folder / "model.onnx").write_bytes(changed)
+    with pytest.raises(DeliveryError, match="would be another model"):
+        sharing.shared_graph(opened)
+    assert Store().keys("graphs") == []
+    (folder / "model.onnx").write_bytes(other)
+    assert sharing.shared_graph(open_bundle(folder).sealed()) is not None
+
+
+def test_settings_that_are_no_numbers_are_named(model: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(sharing.THRESHOLD_VARIABLE, "32m")
+    with pytest.raises(ParamError, match="SPARKTASKS_SHARE_BYTES='32m' is not allowed: it takes a number of bytes"):
+        Session(model)

@@ -119,7 +119,10 @@ def test_a_damaged_arrival_is_refused_and_leaves_nothing(harm: Callable[[bytes],
 def test_files_that_change_after_the_stage_was_made_are_not_sent(spark: SparkSession, bundle: Callable[[str], str], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundle("bert-text-classification"), tmp_path / "model"))
     opened = open_bundle(folder).sealed()
+    (folder / "README.md").write_text("A new card is no new model.")
     os.utime(folder / "config.json", (0, 0))
+    opened.check_unchanged()
+    (folder / "config.json").write_text((folder / "config.json").read_text().replace("play_music", "other_label"))
     with pytest.raises(DeliveryError, match="holds other files than when the stage was made"):
         delivery._sent(opened, "broadcast", spark)
 
