@@ -138,6 +138,7 @@ class Store:
             self._prepare()
             entry = Entry(folder, self._lock(kind, key, "use").share())
             if not _is_whole(folder):
+                self._sweep()
                 with self._lock(kind, key, "make").take():
                     if not _is_whole(folder):  # nobody made it while this process waited
                         self._make(folder, make)
@@ -162,8 +163,7 @@ class Store:
             return True
 
     def evict(self) -> None:
-        """Take away what killed processes left, and what was not used for longest, until the entries are within the limit."""
-        self._sweep()
+        """Take away what was not used for longest, until the entries are within the limit."""
         sizes = {folder: self.size(folder) for folder in self.folders()}
         total = sum(sizes.values())
         for folder in sorted(sizes, key=_last_use):
@@ -174,9 +174,10 @@ class Store:
                 log.info("evicted %s, %s bytes", folder, sizes[folder])
 
     def _sweep(self) -> None:
+        """Take away what killed processes left half made: nobody holds the locks of those."""
         for left in (self.root / "scratch").glob("*.*"):
             with Lock(self.root / "locks" / f"{left.name.rpartition('.')[0]}.make") as lock:
-                if lock.try_take():  # nobody is making it
+                if lock.try_take():
                     shutil.rmtree(left, ignore_errors=True)
 
     def folders(self) -> list[Path]:
@@ -196,7 +197,7 @@ class Store:
             folder.mkdir(mode=0o700, exist_ok=True)
         state = os.stat(self.root)
         if state.st_uid != os.getuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise DeliveryError(errno.EPERM, f"others than user {os.getuid()} may write there", str(self.root))
+            raise PermissionError(errno.EPERM, f"others than user {os.getuid()} may write there")
 
     def _lock(self, kind: str, key: str, purpose: str) -> Lock:
         return Lock(self.root / "locks" / f"{kind}-{key}.{purpose}")
@@ -212,10 +213,7 @@ class Store:
         return shutil.disk_usage(self.root).free
 
     def _make(self, folder: Path, make: Callable[[Path], None]) -> None:
-        prefix = f"{folder.parent.name}-{folder.name}."
-        for left in (self.root / "scratch").glob(f"{prefix}*"):  # of a process that was killed: this one holds the lock now
-            shutil.rmtree(left, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=self.root / "scratch"))
+        scratch = Path(tempfile.mkdtemp(prefix=f"{folder.parent.name}-{folder.name}.", dir=self.root / "scratch"))
         try:
             (scratch / "content").mkdir()
             make(scratch / "content")
@@ -240,9 +238,9 @@ class Store:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except DeliveryError:  # explained already
+            raise
         except OSError as error:
-            if isinstance(error, DeliveryError) and error.errno is None:
-                raise
             raise DeliveryError(
                 f"{socket.gethostname()} cannot keep models in {self.root}: {error.strerror or error}{self._room()}. "
                 f"Set the variable {ROOT_VARIABLE} to a folder with room that this user may write"

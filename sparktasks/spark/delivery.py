@@ -94,8 +94,8 @@ _lock = threading.Lock()
 
 
 def deliver(bundles: Sequence[Bundle], spark: SparkSession) -> list[Parcel]:
-    """Send bundles to where a session's executors find them; what was sent before is not sent again."""
-    found = []
+    """Send bundles to where a session's executors find them; what was sent before is not sent again. Equal bundles are one parcel."""
+    found = {}
     for bundle in bundles:
         way = way_of(spark, bundle.folder)
         if way != "path":
@@ -103,8 +103,8 @@ def deliver(bundles: Sequence[Bundle], spark: SparkSession) -> list[Parcel]:
             with _lock:
                 shipment = _shipments.get(key) or _Shipment(_sent(bundle, way, spark))
                 _shipments[key] = _kept.setdefault(bundle, {})[key] = shipment
-            found.append(shipment.parcel)
-    return found
+            found[bundle.hash] = shipment.parcel
+    return list(found.values())
 
 
 def way_of(spark: SparkSession, folder: Path) -> str:

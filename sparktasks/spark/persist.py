@@ -18,6 +18,7 @@ from pyspark.ml.util import MLReader, MLWriter
 
 from sparktasks.errors import SavedModelError, did_you_mean
 from sparktasks.runtime.bundle import open_bundle
+from sparktasks.spark.delivery import is_connect
 from sparktasks.spark.storage import fetch_folder, local_path, put_files
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ class StageWriter(MLWriter):
 
 
 def _clear(writer: MLWriter, path: str) -> None:
-    if hasattr(writer.sparkSession, "_jsparkSession"):
-        writer._handleOverwrite(path)
-    else:
+    if is_connect(writer.sparkSession):
         from pyspark.ml.connect.readwrite import RemoteMLWriter
 
         RemoteMLWriter.handleOverwrite(path, True)
+    else:
+        writer._handleOverwrite(path)
 
 
 def _is_visible(path: str, uid: str) -> bool:

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from sparktasks.errors import DeliveryError
 from sparktasks.runtime.cache import ProcessCache
 from sparktasks.runtime.store import cache_root
+from sparktasks.spark.delivery import is_connect
 
 _CHUNK = 32 * 1024 * 1024
 
@@ -118,7 +119,7 @@ def _restored(folder: Path, name: str, scratch: Path) -> Path:
 
 
 def _upload(spark: Any, source: Path, target: str) -> None:
-    if hasattr(spark, "copyFromLocalToFs"):  # Spark Connect
+    if is_connect(spark):
         spark.copyFromLocalToFs(str(source), target)
         return
     jvm = spark.sparkContext._jvm
