@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from sparktasks.annotators.base.finisher import Finisher as Finisher
     from sparktasks.annotators.base.vector_finisher import VectorFinisher as VectorFinisher
     from sparktasks.annotators.base.words_assembler import WordsAssembler as WordsAssembler
+    from sparktasks.annotators.tasks.summarization import Summarizer as Summarizer
     from sparktasks.annotators.tasks.text_classification import TextClassifier as TextClassifier
     from sparktasks.annotators.tasks.text_embedding import TextEmbedder as TextEmbedder
+    from sparktasks.annotators.tasks.text_generation import TextGenerator as TextGenerator
     from sparktasks.annotators.tasks.token_classification import TokenClassifier as TokenClassifier
+    from sparktasks.annotators.tasks.translation import Translator as Translator
     from sparktasks.annotators.text.entity_merger import EntityMerger as EntityMerger
     from sparktasks.annotators.text.regex_tokenizer import RegexTokenizer as RegexTokenizer
     from sparktasks.spark.annotations import Annotation as Annotation
@@ -28,9 +31,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 TASKS = {
+    "summarization": "Summarizer",
     "text-classification": "TextClassifier",
     "text-embedding": "TextEmbedder",
+    "text-generation": "TextGenerator",
     "token-classification": "TokenClassifier",
+    "translation": "Translator",
 }
 """The class of each task, by its public task id."""
 
@@ -41,9 +47,12 @@ _HOMES = {
     "Finisher": "annotators.base.finisher",
     "LocalPipeline": "spark.local",
     "RegexTokenizer": "annotators.text.regex_tokenizer",
+    "Summarizer": "annotators.tasks.summarization",
     "TextClassifier": "annotators.tasks.text_classification",
     "TextEmbedder": "annotators.tasks.text_embedding",
+    "TextGenerator": "annotators.tasks.text_generation",
     "TokenClassifier": "annotators.tasks.token_classification",
+    "Translator": "annotators.tasks.translation",
     "VectorFinisher": "annotators.base.vector_finisher",
     "WordsAssembler": "annotators.base.words_assembler",
 }

@@ -107,7 +107,7 @@ class Model:
 def models_of(job: Job, stages: Sequence[Any]) -> list[Model]:
     """Return the models of a job's stages."""
     sources = [section.source for section in job.stages] or [job.pipeline] * len(stages)
-    pairs = [(stage, source) for stage, source in zip(stages, sources, strict=True) if isinstance(stage, ModelAnnotator)]
+    pairs = [(stage, source) for stage, source in zip(stages, sources, strict=True) if isinstance(stage, ModelAnnotator) and stage.needs_model()]
     return [
         Model(source or stage.starter or stage.uid, type(stage).__name__, stage.getBundle(), stage.getOrDefault("device")) for stage, source in pairs
     ]

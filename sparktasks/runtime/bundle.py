@@ -20,6 +20,15 @@ _OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot
 _CARD = ("README.md", "LICENSE", "LICENSE.txt", "NOTICE")
 _UNLIMITED = 1_000_000
 
+# What a model's graph is called: one that is whole, or the decoder of several.
+_BASES = ("model", "decoder_model_merged", "decoder_model")
+
+# The graphs that run beside a decoder: the name that each has in its place.
+_COMPANIONS = {
+    "decoder_model_merged": ("encoder_model", "embed_tokens"),
+    "decoder_model": ("encoder_model", "decoder_with_past_model"),
+}
+
 # The names that Optimum, transformers.js and sentence-transformers give to a model's precisions, best first.
 PRECISIONS = {
     "fp32": ("model", "model_fp32"),
@@ -29,6 +38,9 @@ PRECISIONS = {
         *("model_quint8_avx2", "model_uint8"),
     ),
 }
+
+_POSITION_KEYS = ("max_position_embeddings", "max_seq_len")
+_N_POSITIONS = frozenset({"gpt2", "gptj", "gpt_bigcode", "codegen", "ctrl", "openai-gpt"})  # T5 has the key too, and no such table
 
 # Their position table starts behind the padding id, so that many positions less are usable.
 _OFFSET_POSITIONS = frozenset(
@@ -40,6 +52,7 @@ _OFFSET_POSITIONS = frozenset(
 class Bundle:
     """A model folder that was looked at: ``model`` is the ONNX file, relative to ``folder``.
 
+    ``graphs`` holds the headers of all graphs that make the model, by file; `part` gives the others.
     ``stamp`` tells the state of the `files` when they were looked at (but for the card): names, sizes, change times.
     """
 
@@ -47,8 +60,22 @@ class Bundle:
     model: str
     config: dict[str, Any] = field(repr=False)
     tokenizer_config: dict[str, Any] = field(repr=False)
-    graph: Graph = field(repr=False)
+    graphs: dict[str, Graph] = field(repr=False)
     stamp: str = field(default="", repr=False)
+
+    @property
+    def graph(self) -> Graph:
+        """The header of the ONNX file."""
+        return self.graphs[self.model]
+
+    def part(self, base: str) -> Bundle | None:
+        """Return the same bundle seen from another of its graphs, by the start of its name; None where it has none of that name."""
+        found = next((name for name in self.graphs if Path(name).stem.startswith(base)), None)
+        if found is None:
+            return None
+        part = replace(self, model=found)
+        part.__dict__["hash"] = self.hash
+        return part
 
     @property
     def model_path(self) -> Path:
@@ -62,8 +89,9 @@ class Bundle:
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """The files that make this bundle, relative to the folder: the chosen ONNX file, its outside data, every small file."""
-        chosen = {self.model, *(str(Path(self.model).parent / name) for name in self.graph.external_files)}
+        """The files that make this bundle, relative to the folder: the chosen ONNX files, their outside data, every small file."""
+        chosen = set(self.graphs)
+        chosen.update(str(Path(model).parent / name) for model, graph in self.graphs.items() for name in graph.external_files)
         found = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
         chosen.update(name for name in found if not _is_foreign(name))
         return tuple(sorted(chosen))
@@ -126,7 +154,9 @@ class Bundle:
     @property
     def positions(self) -> int | None:
         """The number of positions the model knows; None where config.json names none."""
-        positions = self.config.get("max_position_embeddings")
+        positions = next((self.config[key] for key in _POSITION_KEYS if key in self.config), None)
+        if positions is None and self.config.get("model_type") in _N_POSITIONS:
+            positions = self.config.get("n_positions")
         if positions and self.config.get("model_type") in _OFFSET_POSITIONS:
             return int(positions) - int(self.config.get("pad_token_id", 1)) - 1
         return int(positions) if positions and positions > 0 else None
@@ -188,9 +218,11 @@ def open_bundle(folder: str | Path, model: str | None = None, precision: str = "
     if model is not None and not (path / model).is_file():
         raise BundleError(f"{path} has no {model}. ONNX files there: {listed(_onnx_files(path))}")
     found = _find_model(path, precision) if model is None else model
-    bundle = Bundle(path, found, config, tokenizer_config, read_graph(path / found))
-    for name in bundle.graph.external_files:
-        _check_inside(bundle, name)
+    graphs = {name: read_graph(path / name) for name in (found, *_companions(path, found))}
+    bundle = Bundle(path, found, config, tokenizer_config, graphs)
+    for model, graph in graphs.items():
+        for name in graph.external_files:
+            _check_inside(bundle, model, name)
     return replace(bundle, stamp=bundle.current_stamp())
 
 
@@ -231,15 +263,17 @@ def _onnx_files(folder: Path) -> list[str]:
 def _find_model(folder: Path, precision: str) -> str:
     if precision != "auto" and precision not in PRECISIONS:
         raise ParamError(f"precision={precision!r} is not allowed: it takes {listed(('auto', *PRECISIONS))}")
-    for stem in ("model",) if precision == "auto" else PRECISIONS[precision]:
-        for sub in MODEL_FOLDERS:
-            if (folder / sub / f"{stem}.onnx").is_file():
-                return str(Path(sub) / f"{stem}.onnx")
+    for base in _BASES:
+        for stem in ("model",) if precision == "auto" else PRECISIONS[precision]:
+            for sub in MODEL_FOLDERS:
+                name = Path(sub) / f"{base}{stem.removeprefix('model')}.onnx"
+                if (folder / name).is_file():
+                    return str(name)
     found = _onnx_files(folder)
     if precision != "auto":
         hint = f". Make one with: sparktasks optimize {folder} --int8" if precision == "int8" else ""
         raise BundleError(f"{folder} has no ONNX file in {precision}. ONNX files there: {listed(found)}{hint}")
-    variants = [name for name in found if Path(name).stem.startswith("model_")]
+    variants = [name for name in found if Path(name).stem.startswith(("model_", "decoder_model_merged_"))]
     if len(variants) == 1:
         return variants[0]
     raise BundleError(
@@ -248,15 +282,25 @@ def _find_model(folder: Path, precision: str) -> str:
     )
 
 
-def _check_inside(bundle: Bundle, name: str) -> None:
-    path = bundle.model_path.parent / name
+def _companions(folder: Path, model: str) -> list[str]:
+    """Find the graphs that run beside the chosen one: of its precision, else the plain ones."""
+    stem, place = Path(model).stem, Path(model).parent
+    base = next((base for base in _COMPANIONS if stem.startswith(base)), "")
+    choices = [[str(place / f"{other}{suffix}.onnx") for suffix in (stem.removeprefix(base), "")] for other in _COMPANIONS.get(base, ())]
+    found = (next((name for name in names if (folder / name).is_file()), None) for names in choices)
+    return [name for name in found if name is not None]
+
+
+def _check_inside(bundle: Bundle, model: str, name: str) -> None:
+    path = (bundle.folder / model).parent / name
+    wants = f"{bundle.folder / model} wants the outside data file {name!r}"
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise BundleError(f"{bundle.model_path} wants the outside data file {name!r}: a path that leaves the bundle is refused")
+        raise BundleError(f"{wants}: a path that leaves the bundle is refused")
     if not path.is_file():
-        raise BundleError(f"{bundle.model_path} wants the outside data file {name!r}, which is not beside it")
+        raise BundleError(f"{wants}, which is not beside it")
     target = path.resolve()
     if bundle.folder not in target.parents and target.parent != _blobs(bundle.folder):
-        raise BundleError(f"{bundle.model_path} wants the outside data file {name!r}, a link to {target}: a link that leaves the bundle is refused")
+        raise BundleError(f"{wants}, a link to {target}: a link that leaves the bundle is refused")
 
 
 def _blobs(snapshot: Path) -> Path | None:

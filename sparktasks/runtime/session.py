@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from sparktasks.errors import BundleError, MissingDependency, ParamError
 from sparktasks.runtime import threads
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
-from sparktasks.runtime.devices import CPU, assigned_gpu, providers_for
+from sparktasks.runtime.devices import CPU, PROVIDERS, assigned_gpu, providers_for
 from sparktasks.runtime.sharing import GRAPH, shared_graph
 from sparktasks.runtime.store import Entry
 
@@ -34,7 +36,7 @@ class Session:
 
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
         self._session, self._entry = _open(bundle, device)
-        self.bytes = bundle.size
+        self.bytes = bundle.weight_bytes
         self.inputs: dict[str, Any] = {port.name: _ELEMENT_TYPES.get(port.type, np.float32) for port in self._session.get_inputs()}
         self.outputs: list[str] = [port.name for port in self._session.get_outputs()]
 
@@ -48,6 +50,41 @@ class Session:
         wanted = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self.inputs.items()}
         found: list[np.ndarray] = self._session.run(outputs, wanted)
         return found
+
+    def run_tensors(self, feeds: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
+        """Run the graph on tensors, without a copy of any; the first output comes to the CPU, the others stay where they are made."""
+        binding = self._session.io_binding()
+        for name, tensor in feeds.items():
+            binding.bind_ortvalue_input(name, tensor)
+        binding.bind_output(outputs[0])
+        for name in outputs[1:]:
+            binding.bind_output(name, *self._place)
+        self._session.run_with_iobinding(binding)
+        found: list[Tensor] = binding.get_outputs()
+        return found
+
+    @cached_property
+    def _place(self) -> tuple[str, int]:
+        """Device and number that outputs stay on."""
+        if self.provider != PROVIDERS["cuda"]:
+            return "cpu", 0
+        return "cuda", int(self._session.get_provider_options()[self.provider].get("device_id", 0))
+
+
+Tensor = Any  # onnxruntime's OrtValue: an array where a session reads and leaves it
+
+
+def tensor(array: np.ndarray) -> Tensor:
+    """Return an array as a tensor that shares its memory."""
+    import onnxruntime
+
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def view(value: Tensor) -> np.ndarray:
+    """Return a tensor's content, read-only; what lies on the CPU is not copied."""
+    found: np.ndarray = np.from_dlpack(value) if value.device_name() == "cpu" else value.numpy()
+    return found
 
 
 def _open(bundle: Bundle, device: str) -> tuple[Any, Entry | None]:

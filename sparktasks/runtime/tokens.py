@@ -28,12 +28,14 @@ class Lengths:
 
     Of the text's own tokens neighbouring windows share ``stride``. ``words`` says that texts come as lists of words;
     byte-level tokenizers then put a space before each. ``pairs`` says that they come in pairs, which are cut and not windowed.
+    ``side`` is where texts lose what is too long: left or right (None: as the bundle says).
     """
 
     max_length: int | None = None
     stride: int = 0
     words: bool = False
     pairs: bool = False
+    side: str | None = None
 
 
 def longest(bundle: Bundle, asked: int | None) -> int | None:
@@ -58,7 +60,7 @@ class TextTokenizer:
         if lengths.words:
             _set_state(self.core, "pre_tokenizer", "ByteLevel", {"add_prefix_space": True})
         self.max_length = lengths.max_length
-        self._cuts_right = config.get("truncation_side", "right") == "right"
+        self._cuts_right = (lengths.side or config.get("truncation_side", "right")) == "right"
         if lengths.max_length is not None:
             self._limit(lengths)
 
@@ -83,14 +85,26 @@ class TextTokenizer:
                 return int(found)
         return 0
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, offsets: bool = True) -> list[Encoding]:
-        """Encode texts, or pairs of texts; without ``offsets`` it is faster and the encodings have none."""
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, offsets: bool = True, special: bool = True) -> list[Encoding]:
+        """Encode texts, or pairs of texts; without ``offsets`` it is faster and the encodings have none.
+
+        ``special`` says whether the tokenizer's special tokens are added.
+        """
         encode = self.core.encode_batch if offsets else self.core.encode_batch_fast
         if pairs is None:
-            found: list[Encoding] = encode(list(texts))
+            found: list[Encoding] = encode(list(texts), add_special_tokens=special)
         else:
             found = encode([self._shortened(*both) for both in zip(texts, pairs, strict=True)])
         return found
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token; None where the vocabulary lacks it."""
+        found: int | None = self.core.token_to_id(token)
+        return found
+
+    def decode(self, ids: Sequence[int], special: bool = False) -> str:
+        """Join tokens to a text; special ones are left out unless ``special``."""
+        return str(self.core.decode(list(ids), skip_special_tokens=not special))
 
     def _shortened(self, text: str, pair: str) -> tuple[str, str]:
         """Cut off what no pair can hold: the library would make a window for every part of one text with every part of the other.

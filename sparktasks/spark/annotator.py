@@ -176,6 +176,8 @@ class ModelAnnotator(ColumnAnnotator):
         stage = cls(**params)
         if file is not None and precision != "auto":
             raise ParamError(f"{stage.uid}: file={file!r} and precision={precision!r} exclude each other")
+        if source is None and not stage.needs_model():
+            return stage
         stage.setBundle(open_bundle(find_folder(source, cls.starter, cls.__name__, precision), file, precision))
         return stage
 
@@ -192,6 +194,10 @@ class ModelAnnotator(ColumnAnnotator):
             name = type(self).__name__
             raise ParamError(f"{self.uid}: it has no model. Make it with {name}.pretrained(...), or load a saved one")
         return self._bundle
+
+    def needs_model(self) -> bool:
+        """Tell whether this stage, with its params as they are, runs a model."""
+        return True
 
     def check_bundle(self, bundle: Bundle) -> None:
         """Raise `BundleError` where a bundle cannot serve this task; looks at files only."""
@@ -212,14 +218,15 @@ NO_TOKENS = "DataError: the tokenizer makes nothing of this text"
 
 
 def annotate_each(
-    kind: str, source: Annotations, compute: Callable[[list[int]], Sequence[Sequence[Annotation]]], fails: bool = False
+    kind: str, source: Annotations, compute: Callable[[list[int]], Sequence[Sequence[Annotation]]], fails: bool = False, empty: bool = False
 ) -> pa.ListArray:
     """Write the annotations that ``compute`` makes for each usable annotation of ``source``, row by row.
 
-    Empty texts give nothing. An annotation without a result stands for an error upstream: it is passed on as an error
-    of type ``kind``, so that the row does not vanish. With ``fails`` an error that ``compute`` finds raises `DataError`.
+    Empty texts give nothing, unless ``compute`` takes them (``empty``). An annotation without a result stands for an error
+    upstream: it is passed on as an error of type ``kind``, so that the row does not vanish. With ``fails`` an error that
+    ``compute`` finds raises `DataError`.
     """
-    usable = [index for index, text in enumerate(source.result) if text]
+    usable = [index for index, text in enumerate(source.result) if text or (empty and text is not None)]
     made: list[Sequence[Annotation]] = [()] * len(source)
     for index, items in zip(usable, compute(usable), strict=True):
         made[index] = items

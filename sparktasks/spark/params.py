@@ -29,28 +29,36 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Check:
-    """A picklable test of one value: bounds (inclusive; None is open) or a closed list of options."""
+    """A picklable test of one value: bounds (inclusive but where ``strict``; None is open) or a closed list of options."""
 
     low: float | None = None
     high: float | None = None
     options: tuple[Any, ...] = ()
+    strict: bool = False
 
     def __call__(self, value: Any) -> bool:
         if self.options:
             return value in self.options
+        if self.strict and value == self.low:
+            return False
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
     def __str__(self) -> str:
         if self.options:
             return "one of " + listed(self.options)
         if self.high is None:
-            return f"at least {self.low}"
+            return f"{'more than' if self.strict else 'at least'} {self.low}"
         return f"between {self.low} and {self.high}"
 
 
 def at_least(low: float) -> Check:
     """Allow numbers from ``low`` on."""
     return Check(low=low)
+
+
+def above(low: float) -> Check:
+    """Allow numbers greater than ``low``."""
+    return Check(low=low, strict=True)
 
 
 def between(low: float, high: float) -> Check:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import sparktasks
-from sparktasks import TASKS, DocumentAssembler, RegexTokenizer, TextEmbedder, TokenClassifier, WordsAssembler
+from sparktasks import TASKS, DocumentAssembler, RegexTokenizer, Summarizer, TextEmbedder, TokenClassifier, WordsAssembler
 from sparktasks.spark.annotations import Annotation
 from sparktasks.spark.annotator import Annotator, ModelAnnotator
+from sparktasks.spark.generation_annotator import GenerationAnnotator
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
 
@@ -44,11 +45,15 @@ def subjects() -> dict[str, Annotator]:
         "TokenClassifier of tokens": given,
         "TextEmbedder of tokens": vectors,
         "TextClassifier of pairs": paired,
+        "TextGenerator that draws": found["TextGenerator"].copy().setParams(doSample=True, numReturnSequences=2),
+        "Summarizer without a model": Summarizer(method="extractive", sentences=2, outputCol="out"),
     }
 
 
 def _make(name: str, cls: Any) -> Annotator:
     stage = cls.pretrained(_bundle(name)) if issubclass(cls, ModelAnnotator) else cls()
+    if isinstance(stage, GenerationAnnotator):
+        stage.setMaxNewTokens(16)
     if stage.hasParam("outputCol"):
         stage.setOutputCol("out")
     else:
@@ -61,7 +66,7 @@ def _bundle(name: str) -> Path:
     return next(path for path in sorted(BUNDLES.iterdir()) if f"-{_FOLDER_WORD.get(task, task)}" in path.name)
 
 
-_FOLDER_WORD = {"text-embedding": "embedding"}
+_FOLDER_WORD = {"text-embedding": "embedding", "summarization": "text2text", "translation": "text2text"}
 
 
 def upstream() -> list[Annotator]:

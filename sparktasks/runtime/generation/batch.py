@@ -1,0 +1,133 @@
+"""The state of texts that are generated together: their tokens so far, and their key-value cache, right-aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparktasks.runtime.generation.layout import Slot
+from sparktasks.runtime.session import Tensor, tensor, view
+
+
+class History:
+    """Token ids of several rows, aligned to the right; ``lengths`` counts each row's own."""
+
+    def __init__(self, ids: np.ndarray, lengths: np.ndarray) -> None:
+        self._ids, self.lengths, self.width = ids, lengths, ids.shape[1]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> History:
+        """Align rows of unequal length."""
+        lengths = np.array([len(row) for row in rows])
+        ids = np.zeros((len(rows), lengths.max()), np.int64)
+        for target, row in zip(ids, rows, strict=True):
+            target[len(target) - len(row) :] = row
+        return cls(ids, lengths)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The tokens, shape ``(rows, width)``; zeros before the first of a row."""
+        return self._ids[:, : self.width]
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The column of each row's first token."""
+        return np.asarray(self.width - self.lengths)
+
+    def mask(self) -> np.ndarray:
+        """Return 1 for tokens and 0 for what stands before them, shape ``(rows, width)``, int64."""
+        return (np.arange(self.width) >= self.starts[:, None]).astype(np.int64)
+
+    def append(self, tokens: np.ndarray) -> None:
+        """Add one token to each row."""
+        if self.width == self._ids.shape[1]:
+            self._ids = np.concatenate([self.ids, np.zeros_like(self._ids, shape=(len(self._ids), max(16, self.width // 2)))], axis=1)
+        self._ids[:, self.width] = tokens
+        self.width += 1
+        self.lengths = self.lengths + 1
+
+    def row(self, index: int, last: int) -> list[int]:
+        """Return the last tokens of a row."""
+        found: list[int] = self._ids[index, self.width - last : self.width].tolist()
+        return found
+
+    def reorder(self, rows: np.ndarray) -> None:
+        """Let row ``i`` be what row ``rows[i]`` was."""
+        self._ids, self.lengths = self._ids[rows], self.lengths[rows]
+
+
+@dataclass
+class Batch:
+    """Rows that a decoder runs together: tokens, cache, and what the encoder made of each row's source."""
+
+    history: History
+    cache: list[Tensor]
+    source: list[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.history.lengths)
+
+    def reorder(self, slots: Sequence[Slot], rows: np.ndarray) -> None:
+        """Let row ``i`` be what row ``rows[i]`` was, in all but the source: those rows must share theirs."""
+        if np.array_equal(rows, np.arange(len(self))):
+            return
+        self.history.reorder(rows)
+        self.cache = [value if slot.is_cross else tensor(view(value)[rows]) for slot, value in zip(slots, self.cache, strict=True)]
+
+
+def merged(slots: Sequence[Slot], parts: Sequence[tuple[Batch, np.ndarray]]) -> Batch:
+    """Take rows of several batches into a new one, as wide as its longest row. Rows may be taken more than once."""
+    histories = [part.history for part, _ in parts]
+    lengths = np.concatenate([part.history.lengths[rows] for part, rows in parts])
+    width = int(lengths.max())
+    ids = np.zeros((len(lengths), width), np.int64)
+    _fill(ids, [(history.ids, rows) for history, (_, rows) in zip(histories, parts, strict=True)], 1)
+    behind = [part.history.width - width for part, _ in parts]  # how many columns of each part's cache nobody needs
+    cache = [
+        _joined([(part.cache[place], rows) for part, rows in parts], slot, behind) for place, slot in enumerate(slots if parts[0][0].cache else ())
+    ]
+    source = [_padded([(part.source[place], rows) for part, rows in parts]) for place in range(len(parts[0][0].source))]
+    return Batch(History(ids, lengths), cache, source)
+
+
+def _joined(parts: list[tuple[Tensor, np.ndarray]], slot: Slot, behind: list[int]) -> Tensor:
+    if slot.is_cross:
+        return _padded(parts, slot.columns)
+    axis = slot.columns
+    views = [(view(value), rows) for value, rows in parts]
+    width = max(value.shape[axis] - cut for (value, _), cut in zip(views, behind, strict=True))
+    shape = list(views[0][0].shape)
+    shape[0], shape[axis] = sum(len(rows) for _, rows in views), width
+    out = np.zeros(shape, views[0][0].dtype)
+    _fill(out, views, axis)
+    return tensor(out)
+
+
+def _fill(out: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], axis: int) -> None:
+    """Copy rows of several arrays below each other, aligned to the right along ``axis``; what is too wide loses its left."""
+    row = 0
+    for value, rows in parts:
+        width = min(value.shape[axis], out.shape[axis])
+        here = [slice(None)] * out.ndim
+        here[axis] = slice(value.shape[axis] - width, None)
+        there = list(here)
+        there[0], there[axis] = slice(row, row + len(rows)), slice(out.shape[axis] - width, None)
+        out[tuple(there)] = value[tuple(here)][rows]
+        row += len(rows)
+
+
+def _padded(parts: list[tuple[Tensor, np.ndarray]], axis: int = 1) -> Tensor:
+    """Copy rows of several arrays below each other, aligned to the left along ``axis``."""
+    views = [(view(value), rows) for value, rows in parts]
+    shape = list(views[0][0].shape)
+    shape[0], shape[axis] = sum(len(rows) for _, rows in views), max(value.shape[axis] for value, _ in views)
+    out = np.zeros(shape, views[0][0].dtype)
+    row = 0
+    for value, rows in views:
+        here = [slice(None)] * out.ndim
+        here[0], here[axis] = slice(row, row + len(rows)), slice(0, value.shape[axis])
+        out[tuple(here)] = value[rows]
+        row += len(rows)
+    return tensor(out)

@@ -1,0 +1,136 @@
+"""Runs a decoder's graphs: prompts at once, then a token at a time, the cache staying in onnxruntime's own tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sparktasks.runtime.batching import pad
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.generation.batch import Batch, History
+from sparktasks.runtime.generation.layout import BRANCH, EMBEDS, HIDDEN, HIDDEN_MASK, IDS, LAST_LOGITS, Layout, read_layout
+from sparktasks.runtime.session import Session, Tensor, open_session, tensor, view
+
+
+@dataclass(frozen=True)
+class Known:
+    """How many of a prompt's first tokens were read before, and the batch of one row whose cache holds them."""
+
+    batch: Batch
+    tokens: int
+
+
+class Decoder:
+    """A decoder on this machine, and the encoder before it where there is one."""
+
+    def __init__(self, bundle: Bundle, device: str = "auto", piece: int = 512) -> None:
+        self.layout: Layout = read_layout(bundle)
+        self.slots = self.layout.slots
+        self._first = open_session(self.layout.first, device)
+        self._later = None if self.layout.later is None else open_session(self.layout.later, device)
+        self._encoder = None if self.layout.encoder is None else open_session(self.layout.encoder, device)
+        self._embed = None if self.layout.embed is None else open_session(self.layout.embed, device)
+        self._piece = piece
+
+    # -- the source
+
+    def encode(self, rows: Sequence[Sequence[int]], pad_id: int) -> list[Tensor]:
+        """Run the encoder; returns its states ``(rows, tokens, hidden)`` and their mask."""
+        assert self._encoder is not None
+        feeds = {"input_ids": pad(rows, pad_id), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
+        states = self._encoder.run_tensors({name: tensor(feeds[name]) for name in self._encoder.inputs}, self._encoder.outputs[:1])[0]
+        return [states, tensor(feeds["attention_mask"])]
+
+    # -- the text
+
+    def start(self, prompts: Sequence[Sequence[int]], source: list[Tensor], known: Sequence[Known | None] = ()) -> tuple[np.ndarray, Batch]:
+        """Read prompts; returns the logits after each, ``(rows, vocabulary)``, and the batch to go on with.
+
+        ``known`` says how many of a prompt's first tokens were read before, and by which batch.
+        """
+        history = History.of(prompts)
+        batch = Batch(history, [tensor(slot.empty(len(prompts))) for slot in self.slots], source)
+        begin = self._reuse(batch, known) if any(known) else 0
+        stops = [*range(begin + self._piece, history.width, self._piece)] if self.layout.extends else []
+        logits = np.empty((0, 0))
+        for stop in [*stops, history.width]:
+            logits = self._run(self._first, batch, begin, stop, first=True)
+            begin = stop
+        return logits, batch
+
+    def step(self, batch: Batch) -> np.ndarray:
+        """Read the last token of each row; returns the logits after it, ``(rows, vocabulary)``."""
+        width = batch.history.width
+        if self._later is None:
+            return self._run(self._first, batch, 0, width, first=True)
+        return self._run(self._later, batch, width - 1, width, first=False)
+
+    def _reuse(self, batch: Batch, known: Sequence[Known | None]) -> int:
+        """Put what was read before into the cache; returns the column from which on there is something to read."""
+        lengths = batch.history.lengths
+        shared = np.array([0 if each is None else each.tokens for each in known])
+        rest = int(np.maximum(lengths - shared, 1).max())
+        takes = np.maximum(lengths - rest, 0)  # tokens of each row that lie before the common rest
+        begin = batch.history.width - rest
+        for place, slot in enumerate(self.slots):
+            shape = list(slot.empty(len(batch)).shape)
+            shape[slot.columns] = begin
+            out: np.ndarray = np.zeros(shape, slot.dtype)
+            for row, each in enumerate(known):
+                if each is not None and takes[row]:
+                    _columns(out[row : row + 1], slot.columns, begin - takes[row], begin)[:] = _columns(
+                        view(each.batch.cache[place]), slot.columns, 0, takes[row]
+                    )
+            batch.cache[place] = tensor(out)
+        return int(begin)
+
+    def _run(self, session: Session, batch: Batch, begin: int, end: int, first: bool) -> np.ndarray:
+        """Run the columns from ``begin`` to ``end``; what lies before is in the cache."""
+        feeds = self._feeds(session, batch, begin, end, first)
+        grown = [place for place, slot in enumerate(self.slots) if first or not slot.is_cross]
+        outputs = ["logits", *(self.slots[place].present for place in grown)]
+        logits, *cache = session.run_tensors(feeds, outputs)
+        for place, value in zip(grown, cache, strict=True):
+            batch.cache[place] = value
+        return view(logits)[:, -1]
+
+    def _feeds(self, session: Session, batch: Batch, begin: int, end: int, first: bool) -> dict[str, Tensor]:
+        history, names = batch.history, session.inputs
+        feeds = dict(zip((slot.past for slot in self.slots), batch.cache, strict=True)) if self._has_past(session) else {}
+        read = dict.fromkeys(IDS, history.ids[:, begin:end])
+        if "attention_mask" in names:
+            read["attention_mask"] = history.mask()[:, :end]
+        if "position_ids" in names:
+            read["position_ids"] = np.maximum(np.arange(begin, end) - history.starts[:, None], 0)
+        if BRANCH in names:
+            read[BRANCH] = np.array([not first])
+        if LAST_LOGITS in names:
+            read[LAST_LOGITS] = np.ones(self._last_shape)
+        feeds |= {name: tensor(array.astype(names[name], copy=False)) for name, array in read.items() if name in names}
+        feeds |= {name: value for name, value in zip((HIDDEN, HIDDEN_MASK), batch.source, strict=False) if name in names}
+        if EMBEDS in names:
+            assert self._embed is not None
+            feeds[EMBEDS] = self._embed.run_tensors({self._ids: tensor(read[IDS[0]])}, self._embed.outputs[:1])[0]
+        return feeds
+
+    def _has_past(self, session: Session) -> bool:
+        return bool(self.slots) and self.slots[0].past in session.inputs
+
+    @cached_property
+    def _ids(self) -> str:
+        """The input of the graph that turns ids into vectors."""
+        return next(iter(self._embed.inputs)) if self._embed else ""
+
+    @cached_property
+    def _last_shape(self) -> tuple[int, ...]:
+        """The shape of the input that says how many last logits are wanted."""
+        port = next(port for port in self.layout.first.graph.inputs if port.name == LAST_LOGITS)
+        return tuple(1 for _ in port.shape)
+
+
+def _columns(array: np.ndarray, axis: int, begin: int, end: int) -> np.ndarray:
+    """Return a part of an array along one axis, as a view."""
+    return array[(slice(None),) * axis + (slice(begin, end),)]

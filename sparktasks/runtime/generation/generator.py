@@ -1,0 +1,152 @@
+"""A text generator on this machine: tokenizer, decoder and scheduler together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sparktasks.runtime import threads
+from sparktasks.runtime.batching import distinct
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.cache import ProcessCache
+from sparktasks.runtime.devices import assigned_gpu
+from sparktasks.runtime.generation.decoder import Decoder
+from sparktasks.runtime.generation.processors import processors_of
+from sparktasks.runtime.generation.scheduler import Capacity, Result, Scheduler
+from sparktasks.runtime.generation.search import Request, Rules
+from sparktasks.runtime.generation.settings import Settings
+from sparktasks.runtime.generation.stops import StopStrings
+from sparktasks.runtime.generation.tokenizer import GenerationTokenizer, open_generation_tokenizer
+
+
+@dataclass(frozen=True)
+class Words:
+    """What settings say in words, for the bundle's tokenizer to spell: forbidden ones, and additions to scores."""
+
+    bad: tuple[str, ...] = ()
+    bias: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How prompts are read: at most ``max_length`` tokens, ``cut`` at the left or right; whether spaces are tidied in what is written."""
+
+    max_length: int | None = None
+    cut: str = "left"
+    tidy: bool = False
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The tokens of a prompt, whether some were cut off, and a token that must come first in the answer."""
+
+    ids: tuple[int, ...]
+    truncated: bool = False
+    first: int | None = None
+
+
+class Generator:
+    """Continues prompts (causal models), or answers them (encoder-decoder models)."""
+
+    def __init__(
+        self, bundle: Bundle, settings: Settings, reading: Reading, capacity: Capacity, words: Words = Words(), device: str = "auto"
+    ) -> None:
+        self.tokenizer: GenerationTokenizer = open_generation_tokenizer(bundle, reading.max_length, reading.cut)
+        self.decoder = Decoder(bundle, device, capacity.run_tokens)
+        self.settings = _spelled(settings, words, self.tokenizer)
+        stops = StopStrings(self.settings.stop_strings, self.tokenizer) if settings.stop_strings else None
+        rules = Rules(self.settings, processors_of(self.settings), stops, stops.tokens if stops else 0)
+        self._scheduler = Scheduler(self.decoder, rules, capacity, self.tokenizer.pad_id, bundle.positions)
+        self._positions, self._tidy = bundle.positions, reading.tidy
+
+    def prompts(self, texts: Sequence[str], special: bool = True) -> list[Prompt]:
+        """Turn texts into prompts; ``special`` says whether the tokenizer adds its special tokens."""
+        found = self.tokenizer.encode(texts, offsets=False, special=special)
+        return [Prompt(tuple(encoding.ids), bool(encoding.overflowing)) for encoding in found]
+
+    def from_start(self, prompt: Prompt) -> Prompt:
+        """Let a prompt without tokens be the token that begins a text, where the model has one."""
+        return replace(prompt, ids=self.settings.bos_token_id) if not prompt.ids else prompt
+
+    def run(self, prompts: Sequence[Prompt]) -> list[Result]:
+        """Generate ``num_return_sequences`` texts for each prompt; equal prompts once. An exception stands for what went wrong with one."""
+        unique, inverse = distinct([(prompt.ids, prompt.first) for prompt in prompts])
+        copies = self.settings.num_return_sequences if self.settings.num_beams == 1 else 1
+        requests = [self._request(ids, first, copy) for ids, first in unique for copy in range(copies)]
+        made = self._scheduler.run(requests)
+        results = [_together(made[start : start + copies]) for start in range(0, len(made), copies)]
+        return [results[place] for place in inverse]
+
+    def _request(self, ids: tuple[int, ...], first: int | None, copy: int) -> Request:
+        settings = self.settings
+        key = hashlib.sha256(repr((settings.seed, copy, first, ids)).encode()).digest()
+        prompt = ids if self.decoder.layout.encoder is None else (settings.decoder_start_token_id or 0,)
+        limit = settings.limit(len(prompt))
+        if self._positions is not None:
+            limit = min(limit, self._positions - len(prompt))
+        forced = settings.forced_bos_token_id if first is None else first
+        return Request(prompt, ids if self.decoder.layout.encoder else (), key, forced, limit)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, special ones left out."""
+        text = self.tokenizer.decode(ids)
+        return tidied(text) if self._tidy else text
+
+    def continuation(self, prompt: Prompt, ids: Sequence[int]) -> str:
+        """Return what tokens add to the text of a prompt: some spell differently at the beginning of a text."""
+        return self.decode([*prompt.ids, *ids])[len(self.decode(prompt.ids)) :]
+
+
+def _together(results: Sequence[Result]) -> Result:
+    """Join the texts that were generated one by one for a prompt."""
+    fault = next((result for result in results if isinstance(result, Exception)), None)
+    return fault or [each for result in results if not isinstance(result, Exception) for each in result]
+
+
+def _spelled(settings: Settings, words: Words, tokenizer: GenerationTokenizer) -> Settings:
+    """Add words to the settings, as tokens: both as a text's first word and behind a space."""
+
+    def spellings(word: str) -> list[tuple[int, ...]]:
+        found = tokenizer.encode([word, f" {word}"], offsets=False, special=False)
+        return list(dict.fromkeys(tuple(encoding.ids) for encoding in found if encoding.ids))
+
+    bad = tuple(ids for word in words.bad for ids in spellings(word))
+    bias = tuple((ids, value) for word, value in words.bias for ids in spellings(word))
+    return replace(settings, bad_words_ids=settings.bad_words_ids + bad, sequence_bias=settings.sequence_bias + bias)
+
+
+_TIDY = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
+
+
+def tidied(text: str) -> str:
+    """Take out the spaces that word-wise tokenizers leave before punctuation, as transformers' clean_up_tokenization_spaces does.
+
+    >>> tidied("It was n't me , it 's you .")
+    "It wasn't me, it's you."
+    """
+    for spaced, tidy in _TIDY:
+        text = text.replace(spaced, tidy)
+    return text
+
+
+_generators: ProcessCache[Generator] = ProcessCache(limit=16)
+
+
+def open_generator(
+    bundle: Bundle, settings: Settings, reading: Reading, capacity: Capacity, words: Words = Words(), device: str = "auto"
+) -> Generator:
+    """Return this process's generator, made at first use: shared beginnings stay read from one window of rows to the next."""
+    key = (bundle.hash, bundle.model, settings, reading, capacity, words, device, threads.count(), assigned_gpu())
+    return _generators.get(key, lambda: Generator(bundle, settings, reading, capacity, words, device))

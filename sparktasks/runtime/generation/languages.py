@@ -1,0 +1,130 @@
+"""The languages a translation model knows, and how it is told which are wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sparktasks.errors import MissingDependency, ParamError, did_you_mean, listed
+from sparktasks.runtime.bundle import Bundle
+
+NONE, TEXT, TOKENS, TASK = "none", "text", "tokens", "task"
+_LOCALE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")
+_FRAMED = re.compile(r"__(\w+)__")
+_MARKED = re.compile(r">>(.+)<<")
+_TASK = re.compile(r"translation_(\w+)_to_(\w+)")
+
+# ISO 639-1 codes whose model codes are not the same language's in ISO 639-3: of macrolanguages the variety that is meant.
+_VARIETIES = {
+    "ar": "arb",
+    "az": "azj",
+    "fa": "pes",
+    "ku": "kmr",
+    "lv": "lvs",
+    "mg": "plt",
+    "mn": "khk",
+    "ms": "zsm",
+    "ne": "npi",
+    "no": "nob",
+    "or": "ory",
+    "ps": "pbt",
+    "qu": "quy",
+    "sq": "als",
+    "sw": "swh",
+    "uz": "uzn",
+    "yi": "ydd",
+    "zh": "zho",
+}
+
+
+@dataclass(frozen=True)
+class Languages:
+    """How a bundle is told languages, and which it knows.
+
+    ``way``: none (one pair only), text (Marian's ``>>xx<<`` before the source), tokens (one beside the source's tokens,
+    one forced as the first of the translation), task (T5's ``translation_xx_to_yy``). ``form`` makes a code a token;
+    ``behind`` says that the source's token follows its end token.
+    """
+
+    way: str
+    sources: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    form: str = "{}"
+    behind: bool = False
+
+    def source(self, code: str) -> str:
+        """Return the bundle's code of a source language; `ParamError` where it does not know it."""
+        return _resolved(code, self.sources, "source")
+
+    def target(self, code: str) -> str:
+        """Return the bundle's code of a target language; `ParamError` where it does not know it."""
+        return _resolved(code, self.targets, "target")
+
+    def token(self, code: str) -> str:
+        """Return the token of a code."""
+        return self.form.format(code)
+
+
+def read_languages(bundle: Bundle) -> Languages:
+    """Find out which languages a bundle translates, from its tokenizer's files and config.json."""
+    names = _tokens(bundle)
+    kind = str(bundle.tokenizer_config.get("tokenizer_class", "")).removesuffix("Fast")
+    if framed := _codes(_FRAMED, names):
+        return Languages(TOKENS, framed, framed, "__{}__")
+    if marked := _codes(_MARKED, names):
+        return Languages(TEXT, (), marked, ">>{}<<")
+    if locales := tuple(name for name in names if _LOCALE.fullmatch(name)):
+        behind = kind == "MBartTokenizer" or bool(bundle.tokenizer_config.get("legacy_behaviour"))
+        return Languages(TOKENS, locales, locales, "{}", behind)
+    pairs = [found.groups() for key in bundle.config.get("task_specific_params") or {} if (found := _TASK.fullmatch(key))]
+    if pairs:
+        sources, targets = (tuple(dict.fromkeys(str(pair[side]) for pair in pairs)) for side in (0, 1))
+        return Languages(TASK, sources, targets)
+    return Languages(NONE)
+
+
+def _tokens(bundle: Bundle) -> list[str]:
+    """Return every token that could stand for a language, in the order of the files."""
+    special = (bundle.read_json("special_tokens_map.json") or {}) | bundle.tokenizer_config
+    found: list[str] = [_content(token) for token in special.get("additional_special_tokens") or []]
+    found += [_content(token) for token in special.get("added_tokens_decoder", {}).values()]
+    tokenizer = bundle.read_json("tokenizer.json") or {}
+    found += [token["content"] for token in tokenizer.get("added_tokens", [])]
+    vocabulary = tokenizer.get("model", {}).get("vocab", {}) or bundle.read_json("vocab.json") or {}
+    found += [str(entry if isinstance(entry, str) else entry[0]) for entry in vocabulary]
+    return list(dict.fromkeys(found))
+
+
+def _content(token: object) -> str:
+    return str(token.get("content")) if isinstance(token, dict) else str(token)
+
+
+def _codes(pattern: re.Pattern[str], names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(found[1] for name in names if (found := pattern.fullmatch(name)))
+
+
+def _resolved(code: str, known: Sequence[str], side: str) -> str:
+    if code in known:
+        return code
+    near = [each for each in known if each.partition("_")[0] == code]
+    if len(near) == 1:
+        return near[0]
+    hint = f" Did you mean one of {listed(near)}?" if near else did_you_mean(code, known)
+    raise ParamError(f"the {side} language {code!r} is not one that the model knows.{hint} It knows: {listed(known)}")
+
+
+def detect_language(text: str, known: Sequence[str]) -> str | None:
+    """Return the code, among the known ones, of the language that a text seems to be in; None where it is none of them."""
+    try:
+        import langcodes
+        import py3langid
+    except ImportError as error:
+        raise MissingDependency("py3langid", "srcLang='auto'", "translate") from error
+    found = py3langid.classify(text)[0]
+    long = _VARIETIES.get(found) or langcodes.Language.get(found).to_alpha3()
+    script = langcodes.Language.get(found).maximize().script
+    for code in (found, f"{long}_{script}"):
+        if code in known:
+            return str(code)
+    return next((each for code in (found, long) for each in known if each.partition("_")[0] == code), None)

@@ -1,0 +1,154 @@
+"""What a decoder's graphs take and give, read from their headers: Optimum's layouts of causal and encoder-decoder models."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sparktasks.errors import BundleError, listed
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.generation.tokenizer import check_generation_tokenizer
+from sparktasks.runtime.graph import Port
+
+log = logging.getLogger(__name__)
+
+IDS = ("input_ids", "decoder_input_ids")
+EMBEDS = "inputs_embeds"
+HIDDEN = "encoder_hidden_states"
+HIDDEN_MASK = "encoder_attention_mask"
+BRANCH = "use_cache_branch"
+LAST_LOGITS = "num_logits_to_keep"
+_PAST = ("past_key_values.", "past.")
+_KNOWN = (*IDS, EMBEDS, "attention_mask", "position_ids", HIDDEN, HIDDEN_MASK, BRANCH, LAST_LOGITS)
+_TYPES = {"float32": np.float32, "float16": np.float16}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor of the key-value cache: its input, the output that continues it, its shape (-1: rows, -2: columns)."""
+
+    past: str
+    present: str
+    shape: tuple[int, ...]
+    dtype: type
+
+    @property
+    def is_cross(self) -> bool:
+        """Tell whether it holds the encoder's side, which no step changes."""
+        return ".encoder." in self.past
+
+    @property
+    def columns(self) -> int:
+        """The axis along which the cache grows."""
+        return self.shape.index(-2)
+
+    def empty(self, rows: int) -> np.ndarray:
+        """Return the cache of no tokens."""
+        return np.zeros([{-1: rows, -2: 0}.get(size, size) for size in self.shape], self.dtype)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The graphs of a decoder: ``first`` begins a text, ``later`` continues it (None: there is no cache), ``encoder`` reads the source.
+
+    ``embed`` turns ids into vectors, where the decoder takes those (models that also see or hear).
+    """
+
+    first: Bundle
+    later: Bundle | None
+    encoder: Bundle | None
+    embed: Bundle | None
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """The cache, in the order of the graph's inputs."""
+        if self.later is None:
+            return ()
+        return tuple(_slot(self.later, self.first, port) for port in self.later.graph.inputs if port.name.startswith(_PAST))
+
+    @property
+    def merged(self) -> bool:
+        """Tell whether one graph holds both decoders, and a flag chooses."""
+        return self.first.model == (self.later or self.first).model and BRANCH in _names(self.first)
+
+    @property
+    def extends(self) -> bool:
+        """Tell whether several tokens can follow a cache: then long prompts are read in pieces, and shared beginnings once."""
+        return self.later is not None and self.first.model == self.later.model and not self.merged and self.encoder is None
+
+    @property
+    def takes_mask(self) -> bool:
+        """Tell whether rows of unequal length can be decoded together."""
+        return "attention_mask" in _names(self.first)
+
+
+def _names(bundle: Bundle) -> set[str]:
+    return {port.name for port in bundle.graph.inputs}
+
+
+def read_layout(bundle: Bundle) -> Layout:
+    """Find out how a bundle's graphs generate; `BundleError` where they are no decoder that this engine knows."""
+    encoder = bundle.part("encoder_model")
+    seq2seq = bool(bundle.config.get("is_encoder_decoder"))
+    if seq2seq and encoder is None:
+        raise BundleError(
+            f"{bundle.folder}: config.json says that this is an encoder-decoder model, but there is no encoder_model.onnx beside {bundle.model}. "
+            "Export both: optimum-cli export onnx --task text2text-generation-with-past --model MODEL FOLDER"
+        )
+    has_past = any(name.startswith(_PAST) for name in _names(bundle))
+    layout = Layout(bundle, bundle if has_past else bundle.part("decoder_with_past_model"), encoder, bundle.part("embed_tokens"))
+    if EMBEDS in _names(bundle) and layout.embed is None:
+        raise BundleError(f"{bundle.folder}: {bundle.model} wants {EMBEDS}, but there is no embed_tokens.onnx beside it")
+    for graph in filter(None, (layout.first, layout.later)):
+        _check_inputs(graph)
+    _ = layout.slots
+    if bundle.logits.name != "logits" or len(bundle.logits.shape) != 3:
+        raise BundleError(f"{bundle.folder}: {bundle.model} computes no logits of shape (batch, tokens, vocabulary), so it cannot generate text")
+    return layout
+
+
+def check_generator(bundle: Bundle) -> None:
+    """Raise `BundleError` where a bundle cannot generate text; looks at files only."""
+    layout = read_layout(bundle)
+    if layout.later is None:
+        log.warning(
+            "%s has no key-value cache: each token reads the whole text again. Export it with a cache: --task text-generation-with-past",
+            bundle.model_path,
+        )
+    check_generation_tokenizer(layout.encoder or bundle)
+
+
+def _check_inputs(bundle: Bundle) -> None:
+    unknown = [name for name in sorted(_names(bundle)) if name not in _KNOWN and not name.startswith(_PAST)]
+    if unknown:
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} wants the inputs {listed(unknown)}; a decoder's are {listed(_KNOWN)} and past_key_values.*"
+        )
+    if not _names(bundle) & {*IDS, EMBEDS}:
+        raise BundleError(f"{bundle.folder}: {bundle.model} takes neither {listed(IDS)} nor {EMBEDS!r}: it is no decoder")
+
+
+def _slot(later: Bundle, first: Bundle, port: Port) -> Slot:
+    prefix = next(prefix for prefix in _PAST if port.name.startswith(prefix))
+    rest = port.name.removeprefix(prefix)
+    outputs = {output.name for output in (first if ".encoder." in port.name else later).graph.outputs}
+    present = next((name for name in (f"present.{rest}", f"present_key_values.{rest}") if name in outputs), None)
+    if present is None or port.dtype not in _TYPES or not rest.endswith((".key", ".value", ".key_value")):
+        raise BundleError(
+            f"{later.folder}: {later.model} keeps {port.name} ({port.dtype}, {list(port.shape)}) in its cache: "
+            "only caches of keys and values, in 32 or 16 bit floats, are known here"
+        )
+    return Slot(port.name, present, _axes(later, port), _TYPES[port.dtype])
+
+
+def _axes(bundle: Bundle, port: Port) -> tuple[int, ...]:
+    """Mark the axes that vary: the first is the rows, the other the columns."""
+    varying = [axis for axis, size in enumerate(port.shape) if isinstance(size, str)]
+    if len(varying) != 2 or varying[0] != 0:
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model}: {port.name} has the shape {list(port.shape)}; rows and columns are to vary, and nothing else"
+        )
+    return tuple(-1 if axis == 0 else -2 if axis == varying[1] else int(size) for axis, size in enumerate(port.shape))

@@ -1,0 +1,162 @@
+"""What changes the scores of the next token: Hugging Face's logits processors, on whole batches, in its order.
+
+Each takes the tokens so far and scores of shape ``(rows, vocabulary)``, and changes the scores in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from sparktasks.runtime.generation.batch import History
+from sparktasks.runtime.generation.settings import Bias, Settings
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where each row stands: its tokens, how many of them are ``new``, and how many may be; ``first`` is a row's forced first token, or -1."""
+
+    history: History
+    new: np.ndarray
+    limits: np.ndarray
+    first: np.ndarray
+
+    @property
+    def prompts(self) -> np.ndarray:
+        """The length of each row's prompt."""
+        return np.asarray(self.history.lengths - self.new)
+
+
+class Processor(Protocol):
+    """Changes the scores of each row's next token in place."""
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None: ...
+
+
+@dataclass(frozen=True)
+class BiasSequences:
+    """Adds to the score of the token that would complete a sequence."""
+
+    biases: tuple[Bias, ...]
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        history, total = progress.history, np.zeros_like(scores)
+        for ids, bias in self.biases:
+            rows = history.lengths >= (len(ids) if len(ids) > 1 else 0)
+            before = np.array(ids[:-1], np.int64)
+            if len(before) > history.width:
+                continue
+            rows = rows & (history.ids[:, history.width - len(before) :] == before).all(axis=1)
+            total[rows, ids[-1]] += bias
+        scores += total
+
+
+@dataclass(frozen=True)
+class PenaliseRepetition:
+    """Divides positive scores of tokens that a row has, and multiplies negative ones (arXiv:1909.05858)."""
+
+    penalty: float
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        rows, columns = np.nonzero(progress.history.mask())
+        ids = progress.history.ids[rows, columns]
+        found = scores[rows, ids]
+        scores[rows, ids] = np.where(found < 0, found * self.penalty, found / self.penalty)
+
+
+@dataclass(frozen=True)
+class ForbidRepeatedNGrams:
+    """Forbids the token that would make an n-gram appear twice in a row's tokens."""
+
+    size: int
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        history, size = progress.history, self.size
+        if history.width < size:
+            return
+        grams = np.lib.stride_tricks.sliding_window_view(history.ids, size, axis=1)
+        last = history.ids[:, history.width - size + 1 :]
+        same = (grams[..., :-1] == last[:, None]).all(axis=-1) & (np.arange(grams.shape[1]) >= history.starts[:, None])
+        rows, columns = np.nonzero(same)
+        scores[rows, grams[rows, columns, -1]] = -np.inf
+
+
+@dataclass(frozen=True)
+class ForbidEarlyEnd:
+    """Forbids the end tokens until a row is long enough."""
+
+    ids: tuple[int, ...]
+    settings: Settings
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        least = np.maximum(self.settings.min_new_tokens, self.settings.min_length - progress.prompts)
+        short = np.flatnonzero(progress.new < least)
+        scores[short[:, None], list(self.ids)] = -np.inf
+
+
+@dataclass(frozen=True)
+class ForceFirst:
+    """Leaves one token to rows that are one token long: the language to translate into, for example."""
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        rows = np.flatnonzero((progress.history.lengths == 1) & (progress.first >= 0))
+        if len(rows):
+            scores[rows] = -np.inf
+            scores[rows, progress.first[rows]] = 0
+
+
+@dataclass(frozen=True)
+class ForceEnd:
+    """Leaves the end tokens to rows that have room for one token more."""
+
+    ids: tuple[int, ...]
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        rows = np.flatnonzero(progress.new == progress.limits - 1)
+        if len(rows):
+            scores[rows] = -np.inf
+            scores[rows[:, None], list(self.ids)] = 0
+
+
+@dataclass(frozen=True)
+class Suppress:
+    """Forbids tokens."""
+
+    ids: tuple[int, ...]
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        scores[:, list(self.ids)] = -np.inf
+
+
+@dataclass(frozen=True)
+class SuppressFirst:
+    """Forbids tokens right behind the prompt, or behind the first token where that one is forced."""
+
+    ids: tuple[int, ...]
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        forced = (progress.prompts == 1) & (progress.first >= 0)
+        rows = np.flatnonzero(progress.new == forced)
+        scores[rows[:, None], list(self.ids)] = -np.inf
+
+
+def processors_of(settings: Settings) -> Sequence[Processor]:
+    """Choose the processors that settings ask for, in Hugging Face's order."""
+    ends = settings.eos_token_id
+    bad = tuple((ids, -np.inf) for ids in settings.bad_words_ids if not (len(ids) == 1 and ids[0] in ends))
+    early = ends and (settings.min_new_tokens > 0 or settings.min_length > 0)
+    chosen: list[tuple[object, Processor]] = [
+        (settings.sequence_bias, BiasSequences(settings.sequence_bias)),
+        (settings.repetition_penalty != 1.0, PenaliseRepetition(settings.repetition_penalty)),
+        (settings.no_repeat_ngram_size, ForbidRepeatedNGrams(settings.no_repeat_ngram_size)),
+        (bad, BiasSequences(bad)),
+        (early, ForbidEarlyEnd(ends, settings)),
+        (True, ForceFirst()),
+        (settings.forced_eos_token_id, ForceEnd(settings.forced_eos_token_id)),
+        (settings.suppress_tokens, Suppress(settings.suppress_tokens)),
+        (settings.begin_suppress_tokens, SuppressFirst(settings.begin_suppress_tokens)),
+    ]
+    return [processor for wanted, processor in chosen if wanted]

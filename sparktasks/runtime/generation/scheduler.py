@@ -1,0 +1,180 @@
+"""Continuous batching: texts that are done make room for waiting ones, so that the decoder's runs stay full.
+
+Where rows of unequal length cannot be decoded together (decoders without an attention mask), texts begin in cohorts
+that only shrink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparktasks.errors import DataError
+from sparktasks.runtime.batching import token_batches
+from sparktasks.runtime.generation.batch import Batch, merged
+from sparktasks.runtime.generation.beams import BeamSearch
+from sparktasks.runtime.generation.decoder import Decoder, Known
+from sparktasks.runtime.generation.prefixes import Prefixes
+from sparktasks.runtime.generation.search import LENGTH, Generated, Request, Rules, Sampling, Search
+
+Result = list[Generated] | Exception
+
+# A batch is refilled when no more than this share of it is at work: joining costs a copy of the cache, idle rows their share of each run.
+_REFILL = 0.8
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How much runs at once: ``sequences`` rows, ``cache_tokens`` in the cache, ``run_tokens`` of prompts in one run.
+
+    ``alone`` is one text at a time, and nothing shared between texts.
+    """
+
+    sequences: int
+    cache_tokens: int
+    run_tokens: int
+    alone: bool = False
+
+
+class Scheduler:
+    """Generates texts with a decoder, as many at once as there is room for."""
+
+    def __init__(self, decoder: Decoder, rules: Rules, capacity: Capacity, pad_id: int = 0, positions: int | None = None) -> None:
+        self.decoder, self.rules, self.capacity = decoder, rules, capacity
+        self.pad_id, self.positions = pad_id, positions
+        self.prefixes = Prefixes(decoder)
+
+    def run(self, requests: Sequence[Request]) -> list[Result]:
+        """Generate all texts; what goes wrong with one of them is its result."""
+        if self.capacity.alone:
+            return [_Run(self, [request]).finish()[0] for request in requests]
+        return _Run(self, requests).finish()
+
+    def search(self, requests: Sequence[Request]) -> Search:
+        """Begin the search for some texts."""
+        if self.rules.settings.num_beams > 1:
+            return BeamSearch(requests, self.rules, self.decoder.slots)
+        return Sampling(requests, self.rules)
+
+
+@dataclass
+class _Group:
+    """Texts that are decoded together, by number; ``search.width`` rows of the batch belong to each."""
+
+    search: Search
+    batch: Batch
+    numbers: np.ndarray
+
+    def rows(self, places: np.ndarray) -> np.ndarray:
+        width = self.search.width
+        return (places[:, None] * width + np.arange(width)).ravel()
+
+
+class _Run:
+    """One call's texts: those that wait, those that are decoded now, those that are done."""
+
+    def __init__(self, scheduler: Scheduler, requests: Sequence[Request]) -> None:
+        self._scheduler, self._decoder, self._capacity = scheduler, scheduler.decoder, scheduler.capacity
+        self._requests, self._width = requests, scheduler.rules.settings.num_beams
+        self._results: dict[int, Result] = {}
+        self._known: list[Known | None] = [None] if scheduler.capacity.alone else scheduler.prefixes.known([request.prompt for request in requests])
+        self._waiting = self._ordered()
+
+    def finish(self) -> list[Result]:
+        group: _Group | None = None
+        while self._waiting or group is not None:
+            group = self._refilled(group)
+            if group is not None:
+                self._advance(group, self._decoder.step(group.batch))
+        return [self._results[number] for number in range(len(self._requests))]
+
+    def _ordered(self) -> list[int]:
+        """Return what waits, the shortest last; what can never run is done."""
+        waiting = []
+        for number, request in enumerate(self._requests):
+            needed = self._need(number) * self._width
+            if request.limit <= 0:
+                self._results[number] = [Generated([], LENGTH, 0.0)] * self._scheduler.rules.settings.num_return_sequences
+            elif needed > self._capacity.cache_tokens:
+                self._results[number] = DataError(f"it needs room for {needed} tokens in a cache of {self._capacity.cache_tokens} (cacheTokens)")
+            else:
+                waiting.append(number)
+        return sorted(waiting, key=self._reads)
+
+    def _need(self, number: int) -> int:
+        request = self._requests[number]
+        return len(request.prompt) + len(request.source) + request.limit
+
+    def _reads(self, number: int) -> int:
+        """Return how many tokens must be read before a text begins."""
+        request, known = self._requests[number], self._known[number]
+        return len(request.source) + len(request.prompt) - (known.tokens if known else 0)
+
+    # -- joining and leaving
+
+    def _refilled(self, group: _Group | None) -> _Group | None:
+        """Take waiting texts in where there is room, and drop the rows of those that are done, where that pays."""
+        parts = []
+        if group is not None:
+            running = np.array([place for place, number in enumerate(group.numbers) if number not in self._results], np.int64)
+            if len(running) > _REFILL * len(group.numbers) and not self._has_outgrown(group, running):
+                return group
+            if len(running):
+                parts.append((group, running))
+        for new in self._admitted(parts):
+            parts.append((new, np.array([place for place, number in enumerate(new.numbers) if number not in self._results], np.int64)))
+        parts = [(each, places) for each, places in parts if len(places)]
+        if not parts:
+            return None
+        if len(parts) == 1 and len(parts[0][1]) == len(parts[0][0].numbers):
+            return parts[0][0]
+        return self._joined(parts)
+
+    def _has_outgrown(self, group: _Group, running: np.ndarray) -> bool:
+        """Tell whether a row that is done has come to the end of the model's positions."""
+        positions = self._scheduler.positions
+        return positions is not None and len(running) < len(group.numbers) and int(group.batch.history.lengths.max()) >= positions
+
+    def _joined(self, parts: list[tuple[_Group, np.ndarray]]) -> _Group:
+        searches = [each.search.take(places) for each, places in parts]
+        for other in searches[1:]:
+            searches[0].join(other)
+        batch = merged(self._decoder.slots, [(each.batch, each.rows(places)) for each, places in parts])
+        return _Group(searches[0], batch, np.concatenate([each.numbers[places] for each, places in parts]))
+
+    def _admitted(self, parts: list[tuple[_Group, np.ndarray]]) -> list[_Group]:
+        """Begin as many waiting texts as there is room for, the longest first."""
+        running = [number for group, places in parts for number in group.numbers[places]]
+        if running and not self._decoder.layout.takes_mask:
+            return []
+        most = max(1, self._capacity.sequences // self._width)
+        widest = max(map(self._need, running), default=0)
+        chosen: list[int] = []
+        while self._waiting and len(running) + len(chosen) < most:
+            number = self._waiting[-1]
+            widest = max(widest, self._need(number))
+            if (len(running) + len(chosen) + 1) * self._width * widest > self._capacity.cache_tokens and running + chosen:
+                break
+            if chosen and not self._decoder.layout.takes_mask and len(self._requests[number].prompt) != len(self._requests[chosen[0]].prompt):
+                break
+            chosen.append(self._waiting.pop())
+        batches = token_batches([self._reads(number) for number in chosen], self._capacity.run_tokens) if chosen else ()
+        return [self._begun(np.array(chosen)[places]) for places in batches]
+
+    def _begun(self, numbers: np.ndarray) -> _Group:
+        """Read the sources and prompts of some texts, and choose their first tokens."""
+        requests = [self._requests[number] for number in numbers]
+        source = self._decoder.encode([request.source for request in requests], self._scheduler.pad_id) if requests[0].source else []
+        logits, batch = self._decoder.start([request.prompt for request in requests], source, [self._known[number] for number in numbers])
+        if self._width > 1:
+            rows = np.repeat(np.arange(len(requests)), self._width)
+            logits, batch = logits[rows], merged(self._decoder.slots, [(batch, rows)])
+        group = _Group(self._scheduler.search(requests), batch, numbers)
+        self._advance(group, logits)
+        return group
+
+    def _advance(self, group: _Group, logits: np.ndarray) -> None:
+        for place, result in group.search.advance(logits, group.batch):
+            self._results.setdefault(int(group.numbers[place]), result)

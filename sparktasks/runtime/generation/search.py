@@ -1,0 +1,164 @@
+"""Choosing the next token: greedily or by drawing, one row a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from sparktasks.ops.sampling import draw, keep_min_p, keep_top_k, keep_top_p, keep_typical
+from sparktasks.runtime.generation.batch import Batch, History
+from sparktasks.runtime.generation.processors import Processor, Progress
+from sparktasks.runtime.generation.settings import Settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+EOS, STOP, LENGTH = "eos", "stop", "length"
+Stops = Callable[[list[int]], bool]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A text to be: the decoder's prompt, the encoder's source where there is one, what seeds its draws, a forced first token."""
+
+    prompt: tuple[int, ...]
+    source: tuple[int, ...] = ()
+    key: bytes = b""
+    first: int | None = None
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """New tokens, the end token included; ``score`` is their mean log-probability; ``reason`` is why there are no more."""
+
+    ids: list[int]
+    reason: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a search obeys: settings, processors, and whether tokens end with a stop string."""
+
+    settings: Settings
+    processors: Sequence[Processor]
+    stops: Stops | None
+    stop_tokens: int = 0
+
+    def process(self, progress: Progress, scores: np.ndarray) -> None:
+        """Let every processor change the scores in place."""
+        for processor in self.processors:
+            processor(progress, scores)
+
+    def ends(self, tokens: np.ndarray) -> np.ndarray:
+        """Tell which tokens end a text."""
+        return np.isin(tokens, self.settings.eos_token_id)
+
+    def stopped(self, history: History) -> np.ndarray:
+        """Tell which rows end with a stop string."""
+        if self.stops is None:
+            return np.zeros(len(history.lengths), bool)
+        lasts = np.minimum(history.lengths, self.stop_tokens)
+        return np.array([self.stops(history.row(row, int(last))) for row, last in enumerate(lasts)])
+
+
+class Search(Protocol):
+    """The texts of a batch under way: ``width`` rows each."""
+
+    width: int
+
+    def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
+        """Choose each row's next token and append it to the batch's history; returns the texts that are done, by place."""
+
+    def take(self, places: np.ndarray) -> Self:
+        """Return the search of some of the texts."""
+
+    def join(self, other: Self) -> None:
+        """Add the texts of another search behind these."""
+
+
+class NotANumber(ValueError):
+    """A model computed NaN where scores of tokens are wanted."""
+
+    def __init__(self) -> None:
+        super().__init__("the model computed NaN logits")
+
+
+def log_total(logits: np.ndarray) -> np.ndarray:
+    """Return log(sum(exp(x))) over the last axis, which stays."""
+    most = logits.max(axis=-1, keepdims=True)
+    return np.asarray(most + np.log(np.exp(logits - most).sum(axis=-1, keepdims=True)))
+
+
+class Sampling:
+    """One row a text: the best token, or one that is drawn by the row's own random numbers."""
+
+    width = 1
+
+    def __init__(self, requests: Sequence[Request], rules: Rules) -> None:
+        self.rules = rules
+        self._new = np.zeros(len(requests), np.int64)
+        self._score = np.zeros(len(requests))
+        self._limits = np.array([request.limit for request in requests], np.int64)
+        self._first = np.array([-1 if request.first is None else request.first for request in requests], np.int64)
+        self._random = [random_of(request) for request in requests] if rules.settings.do_sample else []
+
+    def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
+        rules, history = self.rules, batch.history
+        progress = Progress(history, self._new, self._limits, self._first)
+        scores = logits.astype(np.float32) if rules.processors or self._random else logits
+        rules.process(progress, scores)
+        tokens = self._drawn(scores) if self._random else scores.argmax(axis=-1)
+        self._score += np.take_along_axis(logits, tokens[:, None], -1)[:, 0] - log_total(logits)[:, 0]
+        self._new += 1
+        history.append(tokens)
+        return self._finished(tokens, history)
+
+    def _drawn(self, scores: np.ndarray) -> np.ndarray:
+        filter_scores(scores, self.rules.settings, 1)
+        return draw(scores, np.array([random.random() for random in self._random]))
+
+    def _finished(self, tokens: np.ndarray, history: History) -> list[tuple[int, list[Generated] | Exception]]:
+        ended, full, stopped = self.rules.ends(tokens), self._new >= self._limits, self.rules.stopped(history)
+        broken, forced = np.isnan(self._score), bool(self.rules.settings.forced_eos_token_id)
+        done: list[tuple[int, list[Generated] | Exception]] = []
+        for row in np.flatnonzero(ended | full | stopped | broken):
+            reason = EOS if ended[row] and not (full[row] and forced) else STOP if stopped[row] else LENGTH
+            count = int(self._new[row])
+            made = Generated(history.row(int(row), count), reason, float(self._score[row]) / count)
+            done.append((int(row), NotANumber() if broken[row] else [made]))
+        return done
+
+    def take(self, places: np.ndarray) -> Self:
+        found = type(self)([], self.rules)
+        found._new, found._score, found._limits, found._first = (values[places] for values in (self._new, self._score, self._limits, self._first))
+        found._random = [self._random[place] for place in places] if self._random else []
+        return found
+
+    def join(self, other: Self) -> None:
+        self._new, self._score = np.concatenate([self._new, other._new]), np.concatenate([self._score, other._score])
+        self._limits, self._first = np.concatenate([self._limits, other._limits]), np.concatenate([self._first, other._first])
+        self._random += other._random
+
+
+def random_of(request: Request) -> np.random.Generator:
+    """Return a row's own random numbers: they depend on its key alone, not on who runs beside it."""
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(request.key[:16], "little")))
+
+
+def filter_scores(scores: np.ndarray, settings: Settings, keep: int) -> None:
+    """Leave the tokens that may be drawn, in place; at least ``keep`` a row."""
+    if settings.temperature != 1.0:
+        scores /= settings.temperature
+    if settings.top_k:
+        keep_top_k(scores, settings.top_k, keep)
+    if settings.top_p < 1.0:
+        keep_top_p(scores, settings.top_p, keep)
+    if settings.min_p is not None:
+        keep_min_p(scores, settings.min_p, keep)
+    if settings.typical_p < 1.0:
+        keep_typical(scores, settings.typical_p, keep)

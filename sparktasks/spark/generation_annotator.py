@@ -1,0 +1,199 @@
+"""What the annotators that generate text share: their params, how those meet the bundle's own settings, what kernels carry."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sparktasks.errors import BundleError, ParamError, listed
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.generation.generator import Generator, Prompt, Reading, Words, open_generator
+from sparktasks.runtime.generation.layout import check_generator
+from sparktasks.runtime.generation.scheduler import Capacity
+from sparktasks.runtime.generation.search import LENGTH, Generated
+from sparktasks.runtime.generation.settings import Settings, read_settings, unsupported
+from sparktasks.runtime.tokens import longest
+from sparktasks.spark.annotations import DOCUMENT, Annotation
+from sparktasks.spark.annotator import ModelAnnotator
+from sparktasks.spark.delivery import BundleRef, locate
+from sparktasks.spark.params import P, above, at_least, between, one_of, param
+
+# What transformers' pipelines for encoder-decoder models (text2text-generation, summarization, translation) begin with.
+TEXT2TEXT = {"max_new_tokens": 256, "num_beams": 4}
+CAUSAL = {"max_new_tokens": 256}
+_GLOBAL_MAX_LENGTH = 20  # of transformers: it stands for no limit given
+
+_OWN = {
+    "maxNewTokens": "max_new_tokens",
+    "minNewTokens": "min_new_tokens",
+    "numBeams": "num_beams",
+    "numReturnSequences": "num_return_sequences",
+    "lengthPenalty": "length_penalty",
+    "earlyStopping": "early_stopping",
+    "doSample": "do_sample",
+    "temperature": "temperature",
+    "topK": "top_k",
+    "topP": "top_p",
+    "minP": "min_p",
+    "typicalP": "typical_p",
+    "repetitionPenalty": "repetition_penalty",
+    "noRepeatNgramSize": "no_repeat_ngram_size",
+    "suppressTokens": "suppress_tokens",
+    "eosTokenId": "eos_token_id",
+    "forcedBosTokenId": "forced_bos_token_id",
+    "forcedEosTokenId": "forced_eos_token_id",
+    "stopStrings": "stop_strings",
+}
+
+
+@dataclass(frozen=True)
+class GenerationRunner:
+    """A generator to be, in the form that kernels carry."""
+
+    bundle: BundleRef
+    settings: Settings
+    reading: Reading
+    capacity: Capacity
+    words: Words
+    device: str
+
+    def open(self) -> Generator:
+        """Return the generator, opened at first use in this process."""
+        return open_generator(locate(self.bundle), self.settings, self.reading, self.capacity, self.words, self.device)
+
+
+class GenerationAnnotator(ModelAnnotator):
+    """A column annotator whose model writes text. Params that are None leave the choice to the bundle's generation_config.json."""
+
+    maxNewTokens: P[int | None] = param("most tokens to write; None asks the bundle, then 256", default=None, check=at_least(0))
+    minNewTokens: P[int | None] = param("tokens that are written before a text may end", default=None, check=at_least(0))
+    numBeams: P[int | None] = param("rows of beam search; 1 is greedy search or sampling", default=None, check=at_least(1))
+    numReturnSequences: P[int | None] = param("texts for each input, best first; with beams at most numBeams", default=None, check=at_least(1))
+    lengthPenalty: P[float | None] = param("with beams: exponent of the length that scores are divided by; above 0 favours long texts", default=None)
+    earlyStopping: P[bool | str | None] = param(
+        "with beams: True stops when numBeams texts are done, False when better ones are unlikely, 'never' when there are none",
+        default=None,
+        check=one_of(True, False, "never"),
+    )
+    doSample: P[bool | None] = param("draw tokens by their probability instead of taking the best", default=None)
+    temperature: P[float | None] = param("divides scores before drawing; below 1 favours likely tokens", default=None, check=above(0))
+    topK: P[int | None] = param("draw among the so many best tokens; 0 is all of them", default=None, check=at_least(0))
+    topP: P[float | None] = param("draw among the best tokens that make up this probability", default=None, check=between(0, 1))
+    minP: P[float | None] = param("draw among tokens at least this part as probable as the best", default=None, check=between(0, 1))
+    typicalP: P[float | None] = param("draw among the most typical tokens that make up this probability", default=None, check=between(0, 1))
+    seed: P[int] = param("with doSample: a text depends on seed, prompt and model alone, not on partitions, retries or other rows", default=0)
+    repetitionPenalty: P[float | None] = param("above 1 makes tokens that were used less likely", default=None, check=above(0))
+    noRepeatNgramSize: P[int | None] = param("no so many tokens in a row appear twice; 0 is off", default=None, check=at_least(0))
+    badWords: P[list[str]] = param("words that must not be written", default=[])
+    logitsBias: P[dict[str, float]] = param("words, and what is added to their scores", default={})
+    suppressTokens: P[list[int] | None] = param("token ids that must not be written", default=None)
+    stopStrings: P[list[str] | None] = param("strings that end a text; they stay in it", default=None)
+    eosTokenId: P[list[int] | None] = param("token ids that end a text", default=None)
+    forcedBosTokenId: P[int | None] = param("token id that an encoder-decoder model must begin with", default=None, check=at_least(0))
+    forcedEosTokenId: P[list[int] | None] = param("token ids of which one is forced where maxNewTokens is reached", default=None)
+    maxLength: P[int | None] = param(
+        "most tokens of a prompt; longer ones are cut and flagged. None: what the model has room for", default=None, check=at_least(1)
+    )
+    batchTokens: P[int] = param("most prompt tokens per model run", default=512, check=at_least(1))
+    maxSequences: P[int] = param("most texts (times numBeams) that are written at once", default=32, check=at_least(1))
+    cacheTokens: P[int] = param(
+        "most tokens of prompts and answers in the key-value cache; a row that needs more alone is an error", default=65536, check=at_least(1)
+    )
+    batchInvariant: P[bool] = param("write each text by itself, so that no bit of its scores depends on the others; slower", default=False)
+
+    cut = "left"
+    tidy = False
+
+    def check_bundle(self, bundle: Bundle) -> None:
+        """Want a decoder, and an encoder where config.json speaks of one."""
+        check_generator(bundle)
+        for key, value in unsupported(generation_config(bundle)).items():
+            warnings.warn(f"{self.uid}: {bundle.folder} asks for {key}={value!r}, which this engine does not do; it is left out", stacklevel=3)
+
+    def settings(self, task: str | None = None) -> Settings:
+        """Return the settings to generate with: pipeline defaults, then the bundle's, then those of its ``task``, then this stage's params."""
+        bundle = self.getBundle()
+        defaults, own = TEXT2TEXT if is_seq2seq(bundle) else CAUSAL, generation_config(bundle)
+        if own.get("max_length", _GLOBAL_MAX_LENGTH) != _GLOBAL_MAX_LENGTH and "max_new_tokens" not in own:
+            defaults = {key: value for key, value in defaults.items() if key != "max_new_tokens"}
+        asked = {theirs: self.getOrDefault(ours) for ours, theirs in _OWN.items()}
+        start = {"decoder_start_token_id": bundle.config.get("decoder_start_token_id", own.get("bos_token_id"))}
+        settings = replace(read_settings(defaults, start, own, task_params(bundle, task), asked), seed=self.getOrDefault("seed"))
+        if asked["max_new_tokens"] is None and not is_seq2seq(bundle) and bundle.positions is not None and settings.limit(0) >= bundle.positions:
+            settings = replace(settings, max_new_tokens=bundle.positions // 2)  # nobody asked for more than there is room for
+        self._check(settings)
+        return settings
+
+    def _check(self, settings: Settings) -> None:
+        count, beams = settings.num_return_sequences, settings.num_beams
+        if beams > 1 and count > beams:
+            raise ParamError(f"{self.uid}: numReturnSequences={count} is more than numBeams={beams}")
+        if count > 1 and beams == 1 and not settings.do_sample:
+            raise ParamError(f"{self.uid}: numReturnSequences={count} texts would be the same: set numBeams, or doSample=True")
+
+    def runner(self, settings: Settings) -> GenerationRunner:
+        """Return what a kernel carries to generate."""
+        get = self.getOrDefault
+        sequences = settings.num_beams if get("batchInvariant") else max(get("maxSequences"), settings.num_beams)
+        capacity = Capacity(sequences, get("cacheTokens"), get("batchTokens"), alone=get("batchInvariant"))
+        words = Words(tuple(get("badWords")), tuple(sorted(get("logitsBias").items())))
+        return GenerationRunner(self.bundle_ref(), settings, self._reading(settings), capacity, words, get("device"))
+
+    def _reading(self, settings: Settings) -> Reading:
+        bundle, asked = self.getBundle(), self.getOrDefault("maxLength")
+        room = longest(bundle, asked)
+        if not is_seq2seq(bundle) and bundle.positions is not None:
+            left = bundle.positions - settings.limit(0)
+            if left < 1:
+                raise ParamError(
+                    f"{self.uid}: maxNewTokens={settings.limit(0)} leaves no room for a prompt: "
+                    f"the model in {bundle.folder} knows {bundle.positions} positions"
+                )
+            room = min(left, room or left)
+        return Reading(room, self.cut, self.tidy)
+
+
+def described(text: str, prompt: Prompt, made: Sequence[Generated], metadata: dict[str, str]) -> Annotation:
+    """Return the annotation of a text that was generated, in one part or several, with what every such annotation tells."""
+    count = sum(len(part.ids) for part in made)
+    reason = next((part.reason for part in made if part.reason == LENGTH), made[-1].reason)
+    told = {"finish_reason": reason, "prompt_tokens": str(len(prompt.ids)), "new_tokens": str(count)}
+    cut = {"truncated": "true"} if prompt.truncated else {}
+    score = sum(part.score * len(part.ids) for part in made) / max(1, count)
+    return Annotation(DOCUMENT, 0, len(text) - 1, text, metadata | told | cut, None, score)
+
+
+def joined(prompts: Sequence[Prompt]) -> Prompt:
+    """Return the prompts of a text's parts as one."""
+    return Prompt(tuple(token for prompt in prompts for token in prompt.ids), any(prompt.truncated for prompt in prompts))
+
+
+def seq2seq_only(bundle: Bundle, who: str) -> None:
+    """Raise `BundleError` where a model has no encoder."""
+    if not is_seq2seq(bundle):
+        raise BundleError(
+            f"{who}: {bundle.folder} holds no encoder-decoder model ({bundle.model} alone): it continues prompts. "
+            "TextGenerator with a promptTemplate is for those"
+        )
+
+
+def is_seq2seq(bundle: Bundle) -> bool:
+    """Tell whether a model has an encoder: prompts are read by it, and the text is an answer, not a continuation."""
+    return bundle.part("encoder_model") is not None
+
+
+def generation_config(bundle: Bundle) -> dict[str, Any]:
+    """Return a bundle's own generation settings: generation_config.json, or what older folders have of it in config.json."""
+    found = bundle.read_json("generation_config.json")
+    return {key: value for key, value in (bundle.config if found is None else found).items() if value is not None}
+
+
+def task_params(bundle: Bundle, task: str | None) -> Mapping[str, Any]:
+    """Return config.json's ``task_specific_params`` of a task, its ``prefix`` among them; `ParamError` where the task is not there."""
+    known = bundle.config.get("task_specific_params") or {}
+    if task is not None and task not in known:
+        raise ParamError(f"task={task!r} is not in {bundle.folder}/config.json. Its task_specific_params have: {listed(known)}")
+    found: Mapping[str, Any] = known.get(task, {})
+    return found

@@ -1,0 +1,207 @@
+"""TextGenerator: what it reads, what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.ml import PipelineModel
+from pyspark.sql import SparkSession
+
+from sparktasks import DocumentAssembler, LocalPipeline, TextGenerator
+from sparktasks.annotators.tasks.text_generation import fields_of
+from sparktasks.errors import BundleError, ColumnError, DataError, ParamError
+
+CHATML = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+Make = Callable[..., TextGenerator]
+
+
+@pytest.fixture
+def make(bundle: Callable[[str], str], tmp_path: Path) -> Make:
+    """Make generators of a few greedy tokens; ``edit`` changes files of a copy of the bundle."""
+
+    def made(name: str = "gpt2-text-generation", edit: Callable[[Path], object] | None = None, **params: Any) -> TextGenerator:
+        folder = Path(bundle(name))
+        if edit:
+            folder = Path(shutil.copytree(folder, tmp_path / "model"))
+            edit(folder)
+        return TextGenerator.pretrained(folder, **{"maxNewTokens": 8, **params})
+
+    return made
+
+
+def merged(name: str, **values: Any) -> Callable[[Path], object]:
+    """Change entries of a JSON file; None takes one away."""
+
+    def edit(folder: Path) -> object:
+        content = json.loads((folder / name).read_text()) | values
+        return (folder / name).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+    return edit
+
+
+def chats(folder: Path) -> object:
+    return (folder / "chat_template.jinja").write_text(CHATML)
+
+
+def one(stage: TextGenerator, row: Any = "my lord, the king") -> Any:
+    stages = [DocumentAssembler(), stage] if isinstance(row, str) else [stage]
+    return LocalPipeline(stages).fullAnnotate(row)["generation"]
+
+
+def test_texts_say_how_they_came_about(make: Make) -> None:
+    (found,) = one(make())
+    assert found.metadata == {"sentence": "0", "finish_reason": "length", "prompt_tokens": found.metadata["prompt_tokens"], "new_tokens": "8"}
+    assert found.result[found.begin : found.end + 1] == found.result != ""
+    assert found.score < 0
+
+
+def test_the_prompt_comes_along_when_asked_for(make: Make) -> None:
+    assert one(make(returnFullText=True))[0].result == "my lord, the king" + one(make())[0].result
+
+
+def test_a_template_makes_a_prompt_of_columns(make: Make) -> None:
+    stage = make(promptTemplate="{n} {{times}}: {what}, {what}", returnFullText=True)
+    found = LocalPipeline([stage]).fullAnnotate([{"n": 3, "what": "the king"}, {"n": None, "what": "x"}, {"n": 1, "what": ""}])
+    assert found[0]["generation"][0].result.startswith("3 {times}: the king, the king")
+    assert found[1]["generation"] == []
+    assert found[2]["generation"][0].result.startswith("1 {times}: , ")
+    documents = LocalPipeline([DocumentAssembler(), make(promptTemplate="So: {document}", returnFullText=True)]).fullAnnotate("the king")
+    assert documents["generation"][0].result.startswith("So: the king")
+
+
+@pytest.mark.parametrize("template", ["no column", "{", "{}", "{a!r}", "{a:>3}"])
+def test_templates_that_are_no_templates_are_refused(template: str) -> None:
+    with pytest.raises(ParamError, match="promptTemplate"):
+        fields_of(template)
+
+
+def test_an_empty_prompt_begins_with_the_models_first_token(make: Make) -> None:
+    (found,) = one(make(promptTemplate="{a}"), {"a": ""})
+    assert (found.metadata["prompt_tokens"], found.metadata["new_tokens"]) == ("1", "8")
+
+
+def test_an_empty_prompt_without_such_a_token_is_an_error_of_its_row(make: Make) -> None:
+    stage = make(promptTemplate="{a}", edit=merged("generation_config.json", bos_token_id=None))
+    found = LocalPipeline([stage]).fullAnnotate([{"a": ""}, {"a": "the king"}])
+    assert found[0]["generation"][0].error.startswith("DataError: the prompt is empty")
+    assert found[1]["generation"][0].result
+    with pytest.raises(DataError, match="the prompt is empty"):
+        one(stage.copy().setParams(onError="fail"), {"a": ""})
+
+
+def test_chats_are_written_as_the_bundle_wants_them(make: Make) -> None:
+    stage = make(edit=chats, systemPrompt="Be kind.")
+    plain = make(returnFullText=False)
+    wanted = one(plain, "[system] Be kind.\n[user] the king\n[assistant] ")[0]
+    assert one(stage, "the king")[0].result == wanted.result
+    messages = [{"role": "user", "content": "the king"}]
+    assert one(stage.copy().setParams(messagesCol="m"), {"m": messages})[0].result == wanted.result
+    prefilled = one(stage.copy().setParams(messagesCol="m"), {"m": [*messages, {"role": "assistant", "content": "He"}]})[0]
+    assert prefilled.result == one(plain, "[system] Be kind.\n[user] the king\n[assistant] He")[0].result
+
+
+def test_chats_that_lack_something_are_errors_of_their_rows(make: Make) -> None:
+    stage = make(edit=chats, messagesCol="m")
+    rows: list[Any] = [[{"role": "user", "content": None}], [], None, [{"role": "user", "content": "the king"}]]
+    found = [row["generation"] for row in LocalPipeline([stage]).fullAnnotate([{"m": row} for row in rows])]
+    assert [[item.error and item.error[:30] for item in row] for row in found] == [["DataError: a chat needs messages"[:30]]] * 2 + [[], [None]]
+
+
+def test_chats_on_spark_equal_those_without(make: Make, spark: SparkSession) -> None:
+    stage = make(edit=chats, messagesCol="m")
+    rows = [([{"role": "user", "content": text}],) for text in ("the king", "my lord")]
+    frame = spark.createDataFrame(rows, "m array<struct<role:string,content:string>>")
+    found = [row[0][0].result for row in stage.transform(frame).select("generation").collect()]
+    assert found == [one(stage, {"m": row[0]})[0].result for row in rows]
+
+
+def test_several_texts_for_a_prompt(make: Make) -> None:
+    beams = one(make(numBeams=3, numReturnSequences=3))
+    assert len({item.result for item in beams}) == 3
+    drawn = one(make(doSample=True, numReturnSequences=4, topK=0))
+    assert len({item.result for item in drawn}) == 4
+    assert [item.result for item in drawn] == [item.result for item in one(make(doSample=True, numReturnSequences=4, topK=0))]
+    assert [item.result for item in drawn] != [item.result for item in one(make(doSample=True, numReturnSequences=4, topK=0, seed=7))]
+
+
+def test_a_stop_string_ends_a_text(make: Make) -> None:
+    whole = one(make(maxNewTokens=20))[0].result
+    stop = whole.split()[1][:3]
+    (found,) = one(make(maxNewTokens=20, stopStrings=[stop]))
+    assert found.metadata["finish_reason"] == "stop"
+    assert whole.startswith(found.result)
+    assert stop in found.result
+
+
+def test_a_prompt_that_is_too_long_loses_its_beginning_and_says_so(make: Make) -> None:
+    (found,) = one(make(), "the king " * 300)
+    assert (found.metadata["truncated"], found.metadata["prompt_tokens"]) == ("true", "248")
+    assert one(make(maxLength=5), "the king of a b c d")[0].metadata["prompt_tokens"] == "5"
+
+
+def test_the_bundles_own_settings_are_used_and_params_go_first(make: Make) -> None:
+    edit = merged("generation_config.json", max_new_tokens=3, num_beams=2)
+    stage = make(edit=edit, maxNewTokens=None)
+    assert (stage.settings().max_new_tokens, stage.settings().num_beams) == (3, 2)
+    assert stage.copy().setParams(numBeams=1, maxNewTokens=5).settings().max_new_tokens == 5
+    assert make().copy().setParams(maxNewTokens=None).settings().max_new_tokens == 128, "half of the model's 256 positions"
+
+
+def test_settings_the_engine_lacks_are_named(make: Make) -> None:
+    with pytest.warns(UserWarning, match=r"guidance_scale=2\.0, which this engine does not do"):
+        make(edit=merged("generation_config.json", guidance_scale=2.0))
+
+
+def test_text_to_text_models_begin_with_their_pipelines_settings_and_their_tasks_prefix(make: Make) -> None:
+    params = {"translation_en_to_fr": {"prefix": "translate: ", "max_length": 30, "num_beams": 2}}
+    stage = make("t5-text2text-generation", edit=merged("config.json", task_specific_params=params), maxNewTokens=None)
+    assert (stage.settings().num_beams, stage.settings().max_new_tokens) == (4, 256)
+    stage.setTask("translation_en_to_fr")
+    assert stage.settings("translation_en_to_fr").num_beams == 2
+    stage.setMaxNewTokens(8)
+    plain = stage.copy().setParams(task=None, numBeams=2)
+    assert one(stage, "the king")[0].result == one(plain, "translate: the king")[0].result
+    with pytest.raises(ParamError, match=r"task='x' is not in .*task_specific_params have: 'translation_en_to_fr'"):
+        one(stage.copy().setParams(task="x"))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"numBeams": 2, "numReturnSequences": 3}, "numReturnSequences=3 is more than numBeams=2"),
+        ({"numReturnSequences": 3}, "would be the same: set numBeams, or doSample=True"),
+        ({"maxNewTokens": 256}, "maxNewTokens=256 leaves no room for a prompt: .* 256 positions"),
+        ({"maxLength": 300}, "maxLength=300 is more than the 256 positions"),
+        ({"temperature": 0.0}, "temperature takes .*more than 0"),
+        ({"earlyStopping": "soon"}, "earlyStopping takes"),
+        ({"promptTemplate": "{a}", "messagesCol": "m"}, "exclude each other"),
+    ],
+)
+def test_params_that_cannot_be_are_refused(params: dict[str, Any], message: str, make: Make) -> None:
+    with pytest.raises(ParamError, match=message):
+        one(make(**params))
+
+
+def test_chats_without_a_template_and_columns_that_are_no_chats_are_refused(make: Make, spark: SparkSession) -> None:
+    with pytest.raises(BundleError, match="has no chat template"):
+        one(make(chat=True))
+    frame = spark.createDataFrame([("a", [{"role": "u", "content": "c"}])], "text string, m array<struct<role:string,content:string>>")
+    with pytest.raises(ColumnError, match=r"'text' is string, but array<struct<role:string,content:string>> is wanted. Columns that would fit: 'm'"):
+        make(edit=chats, messagesCol="text").transform(frame)
+
+
+def test_a_bundle_that_cannot_generate_is_refused(bundle: Callable[[str], str]) -> None:
+    with pytest.raises(BundleError, match="so it cannot generate text"):
+        TextGenerator.pretrained(bundle("distilbert-text-classification"))
+
+
+def test_a_saved_pipeline_generates_the_same(make: Make, spark: SparkSession, tmp_path: Path) -> None:
+    stage = make("t5-text2text-generation", earlyStopping="never", logitsBias={"king": 1.5})
+    PipelineModel([DocumentAssembler(), stage]).save(str(tmp_path / "saved"))
+    loaded = LocalPipeline.load(str(tmp_path / "saved"))
+    assert loaded.fullAnnotate("my lord")["generation"] == one(stage, "my lord")

@@ -1,0 +1,74 @@
+"""Chat templates: what they write, what they must not do."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from sparktasks.errors import BundleError, DataError
+from sparktasks.runtime.generation import chat
+from sparktasks.runtime.generation.chat import ChatTemplate
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+USER = {"role": "user", "content": "Hello"}
+
+
+def test_a_chat_becomes_a_prompt() -> None:
+    found = ChatTemplate("{{ bos_token }}" + CHATML, {"bos_token": "<s>"}).render([{"role": "system", "content": " Be kind. "}, USER])
+    assert found == "<s><|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_the_assistants_last_words_are_continued() -> None:
+    found = ChatTemplate(CHATML, {}).render([USER, {"role": "assistant", "content": "Hi, I"}])
+    assert found.endswith("<|im_start|>assistant\nHi, I")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{{ raise_exception('only users may speak') }}", "only users may speak"),
+        ("{{ messages.append(1) }}", "SecurityError"),
+        ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+        ("{% for i in range(10000000) %}x{% endfor %}", "Range too big"),
+        ("{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}", "writes more than 4,000,000 characters"),
+        ("{{ nothing.there }}", "UndefinedError"),
+    ],
+)
+def test_a_template_that_fails_is_a_fault_of_the_row(source: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        ChatTemplate(source, {}).render([USER])
+
+
+def test_a_template_that_does_not_end_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "SECONDS", 0.2)
+    started = time.perf_counter()
+    with pytest.raises(DataError, match=r"runs for more than 0\.2 seconds"):
+        ChatTemplate("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", {}).render([USER])
+    assert time.perf_counter() - started < 5
+
+
+def test_a_template_that_is_not_valid_is_a_fault_of_the_bundle() -> None:
+    with pytest.raises(BundleError, match="the chat template is not valid"):
+        ChatTemplate("{% for %}", {})
+
+
+class Folder:
+    """A bundle's files, as far as chat templates go."""
+
+    def __init__(self, folder: Any, config: dict[str, Any]) -> None:
+        self.folder, self.tokenizer_config = folder, config
+
+
+def test_templates_are_found_where_folders_have_them(tmp_path: Any) -> None:
+    with pytest.raises(BundleError, match="has no chat template"):
+        chat.read_chat_template(Folder(tmp_path, {}))  # type: ignore[arg-type]
+    named = {"chat_template": [{"name": "default", "template": "a"}, {"name": "tools", "template": "b"}]}
+    assert chat.read_chat_template(Folder(tmp_path, named)) == "a"  # type: ignore[arg-type]
+    assert chat.read_chat_template(Folder(tmp_path, {"chat_template": "c"})) == "c"  # type: ignore[arg-type]
+    (tmp_path / "chat_template.jinja").write_text("d")
+    assert chat.read_chat_template(Folder(tmp_path, {"chat_template": "c"})) == "d"  # type: ignore[arg-type]

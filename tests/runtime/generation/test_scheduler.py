@@ -1,0 +1,152 @@
+"""What a text is does not depend on who is generated beside it, nor on how much runs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparktasks.runtime.bundle import open_bundle
+from sparktasks.runtime.generation.decoder import Decoder
+from sparktasks.runtime.generation.processors import processors_of
+from sparktasks.runtime.generation.scheduler import Capacity, Result, Scheduler
+from sparktasks.runtime.generation.search import NotANumber, Request, Rules
+from sparktasks.runtime.generation.settings import Settings
+
+ROOMY = Capacity(32, 1 << 16, 512)
+SETTINGS = {
+    "greedy": Settings(eos_token_id=(0,)),
+    "beams": Settings(num_beams=3, num_return_sequences=2, eos_token_id=(0,)),
+    "sampled": Settings(do_sample=True, eos_token_id=(0,)),
+    "sampled beams": Settings(do_sample=True, num_beams=2, eos_token_id=(0,)),
+    "processed": Settings(repetition_penalty=1.3, no_repeat_ngram_size=2, eos_token_id=(0,), min_new_tokens=3),
+}
+
+
+@pytest.fixture(scope="module")
+def decoders(request: pytest.FixtureRequest) -> dict[str, Decoder]:
+    bundle: Callable[[str], str] = request.getfixturevalue("bundle")
+    return {name: Decoder(open_bundle(bundle(f"{name}-generation"))) for name in ("gpt2-text", "t5-text2text")}
+
+
+def requests(model: str, count: int = 24) -> list[Request]:
+    draw = np.random.default_rng(5)
+    rows = [tuple(draw.integers(5, 250, size=draw.integers(1, 60)).tolist()) for _ in range(count)]
+    keys = [bytes([number]) * 16 for number in range(count)]
+    if model.startswith("t5"):
+        return [Request((0,), row, key, limit=int(draw.integers(1, 30))) for row, key in zip(rows, keys, strict=True)]
+    return [Request(row, (), key, limit=int(draw.integers(1, 30))) for row, key in zip(rows, keys, strict=True)]
+
+
+def scheduler(decoder: Any, settings: Settings, capacity: Capacity = ROOMY, positions: int | None = 256) -> Scheduler:
+    return Scheduler(decoder, Rules(settings, processors_of(settings), None), capacity, positions=positions)
+
+
+def ids(results: Sequence[Result]) -> list[list[tuple[list[int], str]]]:
+    return [[(each.ids, each.reason) for each in result] for result in results if not isinstance(result, Exception)]
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("model", ["gpt2-text", "t5-text2text"])
+def test_texts_are_the_same_alone_and_together(model: str, kind: str, decoders: dict[str, Decoder]) -> None:
+    wanted = requests(model)
+    alone = ids(scheduler(decoders[model], SETTINGS[kind], Capacity(1, 1 << 16, 512, alone=True)).run(wanted))
+    assert len({tuple(text[0][0]) for text in alone}) > 15
+    for capacity in (ROOMY, Capacity(6, 1 << 16, 512), Capacity(8, 400, 32)):
+        assert ids(scheduler(decoders[model], SETTINGS[kind], capacity).run(wanted)) == alone
+    backwards = scheduler(decoders[model], SETTINGS[kind]).run(wanted[::-1])
+    assert ids(backwards[::-1]) == alone
+
+
+def test_limits_and_ends_are_kept_and_told(decoders: dict[str, Decoder]) -> None:
+    wanted = requests("gpt2-text")
+    for request, result in zip(wanted, ids(scheduler(decoders["gpt2-text"], SETTINGS["greedy"]).run(wanted)), strict=True):
+        (made, reason), *_ = result
+        assert len(made) <= request.limit
+        assert reason == ("eos" if made[-1] == 0 else "length")
+        assert reason == "eos" or len(made) == request.limit
+        assert 0 not in made[:-1]
+
+
+def test_no_tokens_asked_for_are_no_tokens(decoders: dict[str, Decoder]) -> None:
+    found = scheduler(decoders["gpt2-text"], SETTINGS["greedy"]).run([Request((5, 6), limit=0), Request((5, 6), limit=2)])
+    assert ids(found)[0] == [([], "length")]
+    assert len(ids(found)[1][0][0]) == 2
+
+
+def test_a_text_that_needs_more_room_than_there_is_fails_alone(decoders: dict[str, Decoder]) -> None:
+    wanted = [Request((5,) * 10, limit=5), Request((5,) * 100, limit=5)]
+    found = scheduler(decoders["gpt2-text"], SETTINGS["greedy"], Capacity(8, 50, 512)).run(wanted)
+    assert "needs room for 105 tokens in a cache of 50 (cacheTokens)" in str(found[1])
+    assert not isinstance(found[0], Exception)
+
+
+def test_rows_that_are_done_never_leave_the_models_positions(decoders: dict[str, Decoder]) -> None:
+    """A row at the last position stays in the batch for a while after it is done; the model must not be asked for one more."""
+    full = Request(tuple(range(5, 255)), limit=6)
+    others = [Request((7 + number,), limit=40) for number in range(9)]
+    found = scheduler(decoders["gpt2-text"], Settings(), Capacity(10, 1 << 16, 512), positions=256).run([full, *others])
+    assert [len(result[0].ids) for result in found if not isinstance(result, Exception)] == [6] + [40] * 9
+
+
+class Reading:
+    """A decoder that counts the prompt tokens it reads."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder, self.read = decoder, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+    def start(self, prompts: Sequence[Sequence[int]], source: Any, known: Sequence[Any] = ()) -> Any:
+        skipped = [each.tokens if each else 0 for each in known] or [0] * len(prompts)
+        self.read += sum(len(prompt) for prompt in prompts) - sum(skipped)
+        return self._decoder.start(prompts, source, known)
+
+
+def test_a_shared_beginning_is_read_once_and_changes_nothing(decoders: dict[str, Decoder]) -> None:
+    head = tuple(np.random.default_rng(1).integers(5, 250, size=80).tolist())
+    wanted = [replace(request, prompt=head + request.prompt) for request in requests("gpt2-text")]
+    counting = Reading(decoders["gpt2-text"])
+    shared = scheduler(counting, SETTINGS["greedy"])
+    alone = ids(scheduler(decoders["gpt2-text"], SETTINGS["greedy"], Capacity(1, 1 << 16, 512, alone=True)).run(wanted))
+    assert ids(shared.run(wanted)) == alone
+    own = sum(len(request.prompt) - len(head) for request in wanted)
+    assert counting.read <= own + len(head) + len(wanted)
+    counting.read = 0
+    assert ids(shared.run(wanted[:5])) == alone[:5]
+    assert counting.read <= sum(len(request.prompt) - len(head) for request in wanted[:5]) + 5, "the beginning was read before"
+
+
+def test_long_prompts_are_read_in_pieces(bundle: Callable[[str], str]) -> None:
+    opened = open_bundle(bundle("gpt2-text-generation"))
+    wanted = [Request(tuple(np.random.default_rng(2).integers(5, 250, size=size).tolist()), limit=5) for size in (200, 90, 3)]
+    whole, pieces = (scheduler(Decoder(opened, piece=piece), SETTINGS["greedy"]) for piece in (512, 16))
+    assert ids(pieces.run(wanted)) == ids(whole.run(wanted))
+
+
+class Poisoned:
+    """A decoder whose logits are NaN for one prompt's row."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+    def step(self, batch: Any) -> np.ndarray:
+        logits = np.array(self._decoder.step(batch))
+        logits[(batch.history.ids == 249).any(axis=1)] = np.nan
+        return logits
+
+
+@pytest.mark.parametrize("kind", ["greedy", "beams", "sampled"])
+def test_nan_logits_are_an_error_of_their_row_only(kind: str, decoders: dict[str, Decoder]) -> None:
+    wanted = [Request((5, 6), key=b"a" * 16, limit=5), Request((249, 7), key=b"b" * 16, limit=5)]
+    settings = replace(SETTINGS[kind], suppress_tokens=(249,))
+    found = scheduler(Poisoned(decoders["gpt2-text"]), settings).run(wanted)
+    assert isinstance(found[1], NotANumber)
+    assert ids(found) == ids(scheduler(decoders["gpt2-text"], settings).run(wanted[:1]))
