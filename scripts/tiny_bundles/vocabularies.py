@@ -161,12 +161,10 @@ def train_unigram(lines: Lines, folder: Path, few_rules: bool, options: dict[str
         input=str(text),
         model_prefix=str(folder / "spm"),
         vocab_size=PIECES,
-        model_type="unigram",
         character_coverage=0.997,
         num_threads=1,
         minloglevel=2,
-        **normalization,
-        **options,
+        **{"model_type": "unigram", **normalization, **options},
     )
     return str(folder / "spm.model")
 

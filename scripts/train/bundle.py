@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import torch
 from common import collate
-from transformers import BertTokenizerFast, PretrainedConfig, PreTrainedModel
+from transformers import BertTokenizerFast, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 SIZE_LIMIT = 4_000_000
@@ -72,6 +72,62 @@ def write_bundle(
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(out)
     tokenizer.backend_tokenizer.no_truncation()
+    finish(model, tokenizer, options, card=card, values=values, started=started)
+
+
+def write_decoder(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    samples: Sequence[list[int]],
+    options: argparse.Namespace,
+    *,
+    card: str,
+    values: Mapping[str, object],
+    started: float,
+) -> None:
+    """Write the bundle folder of a model that continues texts, with a key-value cache; check its graph on the samples."""
+    from optimum.exporters.onnx import onnx_export_from_model
+
+    model.eval()
+    model.generation_config.pad_token_id = model.config.eos_token_id
+    onnx_export_from_model(model, options.out, task="text-generation-with-past", do_validation=False)
+    print(f"onnxruntime and torch differ by at most {check_decoder(model, options.out / 'model.onnx', samples):.1e}")
+    finish(model, tokenizer, options, card=card, values=values, started=started)
+
+
+@torch.no_grad()
+def check_decoder(model: PreTrainedModel, path: Path, sequences: Sequence[list[int]], tolerance: float = 1e-4) -> float:
+    """The largest distance between onnxruntime's and torch's logits, texts read at once and token by token; raises above the tolerance."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    outputs = [port.name for port in session.get_outputs()]
+    empty = {port.name: np.zeros((1, port.shape[1], 0, port.shape[3]), np.float32) for port in session.get_inputs() if "past" in port.name}
+    worst = 0.0
+    for number, sequence in enumerate(sequences):
+        ids, cache, found = np.array([sequence]), empty, []
+        for part in np.split(ids, [] if number % 2 else range(1, len(sequence)), axis=1):
+            seen = next(iter(cache.values())).shape[2]
+            places = np.arange(seen, seen + part.shape[1])[None]
+            feeds = {"input_ids": part, "attention_mask": np.ones((1, places[0, -1] + 1), np.int64), "position_ids": places}
+            values = dict(zip(outputs, session.run(None, feeds | cache), strict=True))
+            found.append(values["logits"])
+            cache = {name: values[name.replace("past_key_values", "present")] for name in empty}
+        worst = max(worst, float(np.abs(np.concatenate(found, axis=1) - model(torch.tensor(ids)).logits.numpy()).max()))
+    if worst > tolerance:
+        raise RuntimeError(f"onnxruntime and torch differ by {worst}")
+    return worst
+
+
+def finish(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    options: argparse.Namespace,
+    *,
+    card: str,
+    values: Mapping[str, object],
+    started: float,
+) -> None:
+    """Write tokenizer, card and licence beside a graph; check the size; say how long the run took."""
+    out: Path = options.out
     tokenizer.save_pretrained(out)
     if options.keep_torch:
         model.save_pretrained(options.keep_torch)

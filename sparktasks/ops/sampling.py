@@ -48,7 +48,7 @@ def keep_typical(scores: np.ndarray, mass: float, keep: int = 1) -> None:
     """Keep the tokens whose surprise is nearest to the expected one, until they add up to ``mass`` (arXiv:2202.00666)."""
     logs = log_softmax(scores)
     probabilities = np.exp(logs)
-    entropy = -np.nansum(logs * probabilities, axis=-1, keepdims=True)
+    entropy = -(np.where(probabilities > 0, logs, 0) * probabilities).sum(axis=-1, keepdims=True)
     distance = np.abs(-logs - entropy)
     order = np.argsort(distance, axis=-1, kind="stable")
     cumulative = np.cumsum(np.take_along_axis(probabilities, order, -1), axis=-1)

@@ -48,7 +48,7 @@ class SentencePieceTokenizer:
             self.vocabulary.setdefault(token["content"], int(index))
         listed = [name for value in special.get("additional_special_tokens", []) if _LANGUAGE.fullmatch(name := _content(value))]
         known = len(self.vocabulary)
-        for place, name in enumerate(listed):
+        for place, name in enumerate(listed or language_tokens(config)):
             self.vocabulary.setdefault(name, known + place)
         self._target.update({index: name for name, index in self.vocabulary.items() if index not in self._target})
 
@@ -99,6 +99,20 @@ class SentencePieceTokenizer:
         return "".join(parts).replace("\u2581", " ").strip()
 
 
+def language_tokens(config: dict[str, Any]) -> list[str]:
+    """Return the language tokens that a folder's tokenizer_config.json implies without listing them, in the order of their ids."""
+    if not str(config.get("tokenizer_class", "")).startswith("M2M100"):
+        return []
+    return [f"__{code}__" for code in _M2M100[config.get("language_codes") or "m2m100"].split()]
+
+
+# The languages of M2M100 (arXiv:2010.11125) and of the WMT21 models made from it, in the order of their tokens.
+_M2M100 = {
+    "m2m100": "af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi "
+    "hr ht hu hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my ne nl no ns "
+    "oc or pa pl ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu",
+    "wmt21": "en ha is ja cs ru zh de",
+}
 _DEFAULTS = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
 
 

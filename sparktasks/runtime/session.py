@@ -78,7 +78,8 @@ def tensor(array: np.ndarray) -> Tensor:
     """Return an array as a tensor that shares its memory."""
     import onnxruntime
 
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    whole = array if array.flags.c_contiguous else np.ascontiguousarray(array)  # which would make an array of a scalar
+    return onnxruntime.OrtValue.ortvalue_from_numpy(whole)
 
 
 def view(value: Tensor) -> np.ndarray:

@@ -20,9 +20,9 @@ from sparktasks.spark.annotator import ModelAnnotator
 from sparktasks.spark.delivery import BundleRef, locate
 from sparktasks.spark.params import P, above, at_least, between, one_of, param
 
-# What transformers' pipelines for encoder-decoder models (text2text-generation, summarization, translation) begin with.
-TEXT2TEXT = {"max_new_tokens": 256, "num_beams": 4}
-CAUSAL = {"max_new_tokens": 256}
+# Of transformers' pipelines (4.57): the last is for text2text-generation, summarization and translation.
+_MAX_NEW_TOKENS = 256
+_TEXT2TEXT_BEAMS = 4
 _GLOBAL_MAX_LENGTH = 20  # of transformers: it stands for no limit given
 
 _OWN = {
@@ -113,11 +113,14 @@ class GenerationAnnotator(ModelAnnotator):
             warnings.warn(f"{self.uid}: {bundle.folder} asks for {key}={value!r}, which this engine does not do; it is left out", stacklevel=3)
 
     def settings(self, task: str | None = None) -> Settings:
-        """Return the settings to generate with: pipeline defaults, then the bundle's, then those of its ``task``, then this stage's params."""
+        """Return the settings to generate with: the bundle's, with the pipelines' defaults; those of its ``task``; this stage's params."""
         bundle = self.getBundle()
-        defaults, own = TEXT2TEXT if is_seq2seq(bundle) else CAUSAL, generation_config(bundle)
-        if own.get("max_length", _GLOBAL_MAX_LENGTH) != _GLOBAL_MAX_LENGTH and "max_new_tokens" not in own:
-            defaults = {key: value for key, value in defaults.items() if key != "max_new_tokens"}
+        own = generation_config(bundle)
+        defaults = {"max_new_tokens": _MAX_NEW_TOKENS}
+        if is_seq2seq(bundle):  # what transformers' pipelines for these models set goes before the bundle's own settings there
+            own = own | {"max_new_tokens": _MAX_NEW_TOKENS, "num_beams": _TEXT2TEXT_BEAMS}
+        if own.get("max_length", _GLOBAL_MAX_LENGTH) != _GLOBAL_MAX_LENGTH and own.get("max_new_tokens", _MAX_NEW_TOKENS) == _MAX_NEW_TOKENS:
+            defaults, own = {}, {key: value for key, value in own.items() if key != "max_new_tokens"}
         asked = {theirs: self.getOrDefault(ours) for ours, theirs in _OWN.items()}
         start = {"decoder_start_token_id": bundle.config.get("decoder_start_token_id", own.get("bos_token_id"))}
         settings = replace(read_settings(defaults, start, own, task_params(bundle, task), asked), seed=self.getOrDefault("seed"))

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
+from tiny_bundles.prompts import prompts_from
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "tests" / "data" / "texts.json"
 Pair = tuple[str, str]
@@ -152,3 +154,8 @@ def sample_pairs(count: int) -> list[Pair]:
     random.Random(22).shuffle(texts)
     drawn = zip(texts[::2], texts[1::2], strict=False)
     return [*((first, second) for first, second in committed), *drawn][:count]
+
+
+def generation_prompts(count: int) -> list[str]:
+    """Return prompts of 1 to about 60 tokens: words, cut texts of all kinds, one shared beginning, some of them twice."""
+    return prompts_from(sample_texts(), count)

@@ -39,7 +39,7 @@ class TextGenerator(GenerationAnnotator):
 
     reads = (DOCUMENT,)
     writes = DOCUMENT
-    starter = None
+    starter = "shakespeare-llama"
 
     outputCol: P[str] = param("name of the column to write", default="generation")
     promptTemplate: P[str | None] = param(

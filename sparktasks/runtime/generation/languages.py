@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sparktasks.errors import MissingDependency, ParamError, did_you_mean, listed
 from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.sentencepieces import language_tokens
 
 NONE, TEXT, TOKENS, TASK = "none", "text", "tokens", "task"
 _LOCALE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")
@@ -87,7 +88,8 @@ def read_languages(bundle: Bundle) -> Languages:
 def _tokens(bundle: Bundle) -> list[str]:
     """Return every token that could stand for a language, in the order of the files."""
     special = (bundle.read_json("special_tokens_map.json") or {}) | bundle.tokenizer_config
-    found: list[str] = [_content(token) for token in special.get("additional_special_tokens") or []]
+    found: list[str] = language_tokens(bundle.tokenizer_config)
+    found += [_content(token) for token in special.get("additional_special_tokens") or []]
     found += [_content(token) for token in special.get("added_tokens_decoder", {}).values()]
     tokenizer = bundle.read_json("tokenizer.json") or {}
     found += [token["content"] for token in tokenizer.get("added_tokens", [])]

@@ -23,6 +23,7 @@ BRANCH = "use_cache_branch"
 LAST_LOGITS = "num_logits_to_keep"
 _PAST = ("past_key_values.", "past.")
 _KNOWN = (*IDS, EMBEDS, "attention_mask", "position_ids", HIDDEN, HIDDEN_MASK, BRANCH, LAST_LOGITS)
+_POSITIONS_FROM_MASK = frozenset({"bloom", "mpt", "opt"})
 _TYPES = {"float32": np.float32, "float16": np.float16}
 
 
@@ -80,9 +81,14 @@ class Layout:
         return self.later is not None and self.first.model == self.later.model and not self.merged and self.encoder is None
 
     @property
-    def takes_mask(self) -> bool:
-        """Tell whether rows of unequal length can be decoded together."""
-        return "attention_mask" in _names(self.first)
+    def aligns(self) -> bool:
+        """Tell whether rows of unequal length can be decoded together: the graph is told where each begins.
+
+        A mask alone does not tell graphs that count positions from the first column (Gemma as Optimum exports it); those
+        that derive positions from the mask, or know distances only, do without.
+        """
+        names = _names(self.first)
+        return "attention_mask" in names and ("position_ids" in names or self.first.config.get("model_type") in _POSITIONS_FROM_MASK)
 
 
 def _names(bundle: Bundle) -> set[str]:

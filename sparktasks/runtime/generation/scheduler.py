@@ -1,7 +1,6 @@
 """Continuous batching: texts that are done make room for waiting ones, so that the decoder's runs stay full.
 
-Where rows of unequal length cannot be decoded together (decoders without an attention mask), texts begin in cohorts
-that only shrink.
+Where rows of unequal length cannot be decoded together, texts join only when they are as long as those that run.
 """
 
 from __future__ import annotations
@@ -78,6 +77,7 @@ class _Run:
     def __init__(self, scheduler: Scheduler, requests: Sequence[Request]) -> None:
         self._scheduler, self._decoder, self._capacity = scheduler, scheduler.decoder, scheduler.capacity
         self._requests, self._width = requests, scheduler.rules.settings.num_beams
+        self._most = max(1, scheduler.capacity.sequences // self._width)
         self._results: dict[int, Result] = {}
         self._known: list[Known | None] = [None] if scheduler.capacity.alone else scheduler.prefixes.known([request.prompt for request in requests])
         self._waiting = self._ordered()
@@ -91,7 +91,7 @@ class _Run:
         return [self._results[number] for number in range(len(self._requests))]
 
     def _ordered(self) -> list[int]:
-        """Return what waits, the shortest last; what can never run is done."""
+        """Return what waits, that which begins first last; what can never run is done."""
         waiting = []
         for number, request in enumerate(self._requests):
             needed = self._need(number) * self._width
@@ -101,7 +101,9 @@ class _Run:
                 self._results[number] = DataError(f"it needs room for {needed} tokens in a cache of {self._capacity.cache_tokens} (cacheTokens)")
             else:
                 waiting.append(number)
-        return sorted(waiting, key=self._reads)
+        if self._decoder.layout.aligns or self._decoder.layout.encoder is not None:
+            return sorted(waiting, key=self._reads)
+        return sorted(waiting, key=lambda number: -len(self._requests[number].prompt))  # a group grows until longer prompts can join
 
     def _need(self, number: int) -> int:
         request = self._requests[number]
@@ -117,20 +119,33 @@ class _Run:
     def _refilled(self, group: _Group | None) -> _Group | None:
         """Take waiting texts in where there is room, and drop the rows of those that are done, where that pays."""
         parts = []
+        fitting = self._fitting(group)
         if group is not None:
-            running = np.array([place for place, number in enumerate(group.numbers) if number not in self._results], np.int64)
-            if len(running) > _REFILL * len(group.numbers) and not self._has_outgrown(group, running):
+            running = self._running(group)
+            rare = bool(fitting) and not self._decoder.layout.aligns and len(running) < self._most  # who does not join now waits for long
+            if len(running) > _REFILL * len(group.numbers) and not rare and not self._has_outgrown(group, running):
                 return group
-            if len(running):
-                parts.append((group, running))
-        for new in self._admitted(parts):
-            parts.append((new, np.array([place for place, number in enumerate(new.numbers) if number not in self._results], np.int64)))
+            parts.append((group, running))
+        if group is None or not len(parts[0][1]):
+            fitting = self._fitting(None)
+        parts += [(new, self._running(new)) for new in self._admitted(parts, fitting)]
         parts = [(each, places) for each, places in parts if len(places)]
         if not parts:
             return None
         if len(parts) == 1 and len(parts[0][1]) == len(parts[0][0].numbers):
             return parts[0][0]
         return self._joined(parts)
+
+    def _running(self, group: _Group) -> np.ndarray:
+        """Return the places of a group's texts that are not done."""
+        return np.array([place for place, number in enumerate(group.numbers) if number not in self._results], np.int64)
+
+    def _fitting(self, group: _Group | None) -> list[int]:
+        """Return who may join a group, or begin one, the last first: where rows cannot differ in length, those as long as its rows."""
+        if self._decoder.layout.aligns or not self._waiting:
+            return self._waiting
+        length = len(self._requests[self._waiting[-1]].prompt) if group is None else group.batch.history.width - 1
+        return [number for number in self._waiting if len(self._requests[number].prompt) == length]
 
     def _has_outgrown(self, group: _Group, running: np.ndarray) -> bool:
         """Tell whether a row that is done has come to the end of the model's positions."""
@@ -144,23 +159,22 @@ class _Run:
         batch = merged(self._decoder.slots, [(each.batch, each.rows(places)) for each, places in parts])
         return _Group(searches[0], batch, np.concatenate([each.numbers[places] for each, places in parts]))
 
-    def _admitted(self, parts: list[tuple[_Group, np.ndarray]]) -> list[_Group]:
-        """Begin as many waiting texts as there is room for, the longest first."""
+    def _admitted(self, parts: list[tuple[_Group, np.ndarray]], fitting: list[int]) -> list[_Group]:
+        """Begin as many of the fitting texts as there is room for, the last first."""
         running = [number for group, places in parts for number in group.numbers[places]]
-        if running and not self._decoder.layout.takes_mask:
-            return []
-        most = max(1, self._capacity.sequences // self._width)
         widest = max(map(self._need, running), default=0)
         chosen: list[int] = []
-        while self._waiting and len(running) + len(chosen) < most:
-            number = self._waiting[-1]
+        for number in reversed(fitting):
+            count = len(running) + len(chosen) + 1
             widest = max(widest, self._need(number))
-            if (len(running) + len(chosen) + 1) * self._width * widest > self._capacity.cache_tokens and running + chosen:
+            if count > self._most or (count > 1 and count * self._width * widest > self._capacity.cache_tokens):
                 break
-            if chosen and not self._decoder.layout.takes_mask and len(self._requests[number].prompt) != len(self._requests[chosen[0]].prompt):
-                break
-            chosen.append(self._waiting.pop())
-        batches = token_batches([self._reads(number) for number in chosen], self._capacity.run_tokens) if chosen else ()
+            chosen.append(number)
+        if not chosen:
+            return []
+        begun = set(chosen)
+        self._waiting = [number for number in self._waiting if number not in begun]
+        batches = token_batches([self._reads(number) for number in chosen], self._capacity.run_tokens)
         return [self._begun(np.array(chosen)[places]) for places in batches]
 
     def _begun(self, numbers: np.ndarray) -> _Group:
