@@ -31,6 +31,7 @@ EXTRAS["dev"] = [
     *EXTRAS["translate"],
     *EXTRAS["summarize"],
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.9",
     "mypy>=1.15",
     "pandas-stubs",

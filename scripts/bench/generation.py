@@ -152,7 +152,8 @@ def table(name: str, contenders: Sequence[Contender], rates: dict[str, list[floa
     return f"""
 ## {name}
 
-{SHAPES[name]}, vocabulary {VOCABULARY:,}, random weights, fp32; {len(requests)} texts of {min(lengths)} to {max(lengths)} new tokens, quartiles {quartiles}.
+{SHAPES[name]}, vocabulary {VOCABULARY:,}, random weights, fp32.
+{len(requests)} texts of {min(lengths)} to {max(lengths)} new tokens, quartiles {quartiles}.
 
 | | tokens/s | {ours} is faster by | setting |
 |---|---|---|---|
@@ -178,7 +179,8 @@ def shape_report(name: str, model: DecoderModel, options: argparse.Namespace) ->
     report = table(name, contenders, measure(contenders, options.rounds), requests)
     ours, bare = step_costs(engine, slots, 128, 128)
     share, extra = ratios(ours, bare), Spread.of([(left - right) * 1e6 for left, right in zip(ours, bare, strict=True)])
-    report += f"\nA step of {slots} texts with 128 to 256 tokens in the cache takes {share} times a bare run of the same feeds: {extra} microseconds more.\n"
+    report += f"\nA step of {slots} texts with 128 to 256 tokens in the cache takes {share} times a bare run of the same feeds: "
+    report += f"{extra} microseconds more.\n"
     return report + prefix_report(engine, options)
 
 

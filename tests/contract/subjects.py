@@ -80,9 +80,27 @@ def upstream() -> list[Annotator]:
     ]
 
 
+def needed(stage: Annotator) -> list[Annotator]:
+    """Return the stages that make the columns a subject reads, and what those read."""
+    made = {name: each for each in upstream() for name in outputs(each)}
+    wanted, chosen = _reads(stage), []
+    while wanted:
+        each = made.get(wanted.pop())
+        if each is not None and each not in chosen:
+            chosen.append(each)
+            wanted += _reads(each)
+    return sorted(chosen, key=lambda each: [type(other) for other in upstream()].index(type(each)))
+
+
+def _reads(stage: Annotator) -> list[str]:
+    names = stage.getOrDefault("inputCols") if stage.hasParam("inputCols") else None
+    return list(names or [stage.getOrDefault("inputCol")])
+
+
 def outputs(stage: Annotator) -> list[str]:
     """Name the columns a subject writes."""
-    return [stage.getOrDefault("outputCol")] if stage.hasParam("outputCol") else list(stage.getOrDefault("outputCols"))
+    several = stage.getOrDefault("outputCols") if stage.hasParam("outputCols") else None
+    return list(several or [stage.getOrDefault("outputCol")])
 
 
 def plain(cell: Any) -> Any:

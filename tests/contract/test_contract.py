@@ -20,7 +20,7 @@ from sparktasks.spark.fusion import Chain, chain_of
 from sparktasks.spark.generation_annotator import GenerationAnnotator
 from sparktasks.spark.params import declared
 from sparktasks.spark.persist import load_stage
-from tests.contract.subjects import ROWS, SCHEMA, TEXTS, outputs, plain, same, subjects, upstream
+from tests.contract.subjects import ROWS, SCHEMA, TEXTS, needed, outputs, plain, same, subjects, upstream
 
 SUBJECTS = subjects()
 
@@ -39,7 +39,7 @@ def df(spark: SparkSession) -> DataFrame:
 
 def run(stage: Annotator, df: DataFrame) -> dict[int, list[Any]]:
     """Return the output cells of each row by its id; every id must come back once."""
-    found = PipelineModel([*upstream(), stage]).transform(df).select("id", *outputs(stage)).collect()
+    found = PipelineModel([*needed(stage), stage]).transform(df).select("id", *outputs(stage)).collect()
     rows = {row["id"]: [plain(cell) for cell in row[1:]] for row in found}
     assert len(rows) == len(found)
     return rows
@@ -89,14 +89,14 @@ def test_order_partitions_and_batches_change_nothing(spark: SparkSession, stage:
 
 
 def test_single_rows_give_what_they_give_in_company(stage: Annotator, reference: dict[int, list[Any]]) -> None:
-    local = LocalPipeline([*upstream(), stage])
+    local = LocalPipeline([*needed(stage), stage])
     for index, text, words in ROWS:
         found = local.fullAnnotate({"text": text, "words": words})
         assert same([plain(found[name]) for name in outputs(stage)], reference[index])
 
 
 def test_local_pipeline_equals_spark(stage: Annotator, reference: dict[int, list[Any]]) -> None:
-    found = LocalPipeline([*upstream(), stage]).fullAnnotate([{"text": text, "words": words} for _, text, words in ROWS])
+    found = LocalPipeline([*needed(stage), stage]).fullAnnotate([{"text": text, "words": words} for _, text, words in ROWS])
     assert same([[plain(row[name]) for name in outputs(stage)] for row in found], list(reference.values()))
 
 

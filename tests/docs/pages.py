@@ -42,8 +42,9 @@ def refresh(page: Path, namespace: dict[str, Any]) -> None:
 
 
 def names(spark: Any) -> dict[str, Any]:
-    """Return what examples may use without defining it: a session, and an embedding model's folder."""
-    return {"spark": spark, "folder": ROOT / "tests" / "bundles" / "bert-embedding-mean"}
+    """Return what examples may use without defining it: a session, and folders of models with random weights."""
+    bundles = ROOT / "tests" / "bundles"
+    return {"spark": spark, "folder": bundles / "bert-embedding-mean", "tiny": bundles / "t5-text2text-generation"}
 
 
 if __name__ == "__main__":

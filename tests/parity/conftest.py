@@ -51,6 +51,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     return Bundles(Path(kept) / recipe_hash() if kept else tmp_path_factory.mktemp("bundles"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one bundle in one process, where several run: each builds what it needs."""
+    for item in items:
+        name = getattr(item, "callspec", None) and item.callspec.params.get("name")
+        item.add_marker(pytest.mark.xdist_group(str(name or item.path.stem)))
+
+
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
     """Return more than a thousand texts."""

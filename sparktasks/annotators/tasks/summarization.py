@@ -30,8 +30,8 @@ class Summarizer(GenerationAnnotator):
     The settings and the prefix that config.json has for the task are used. ``longDocument`` says what happens to
     documents that the model has no room for.
 
-    With ``method="extractive"`` no model is needed: the most central sentences are kept, in their order (LexRank, Erkan
-    and Radev 2004, by the sumy package).
+    With ``method="extractive"`` no model is needed: the most central sentences are kept, in their order (TextRank,
+    Mihalcea and Tarau 2004, by the sumy package).
 
     Writes document annotations: ``result`` is the summary, ``score`` the mean log-probability of its tokens (null
     without a model). Metadata: ``sentence``; of a model ``finish_reason`` (eos, stop or length), ``prompt_tokens``,
@@ -174,7 +174,7 @@ class ExtractSentences:
         return Annotation(DOCUMENT, 0, len(summary) - 1, summary, inherited(source, index) | {"sentences": ",".join(map(str, kept))})
 
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w+(?:['’]\w+)?")
 
 
 class _Words:
@@ -189,11 +189,11 @@ def _ranker(language: str | None) -> Any:
     """Return what picks the places of the most central sentences."""
     try:
         from sumy.models.dom import ObjectDocumentModel, Paragraph, Sentence
-        from sumy.summarizers.lex_rank import LexRankSummarizer
+        from sumy.summarizers.text_rank import TextRankSummarizer
         from sumy.utils import get_stop_words
     except ImportError as error:
         raise MissingDependency("sumy", "method='extractive'", "summarize") from error
-    summarizer = LexRankSummarizer()
+    summarizer = TextRankSummarizer()
     if language is not None:
         summarizer.stop_words = get_stop_words(language)
 
