@@ -17,7 +17,7 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from sparktasks import DocumentAssembler, TextClassifier, TextEmbedder
+from sparktasks import DocumentAssembler, TextClassifier, TextEmbedder, TextGenerator
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.quantize import quantize
 from sparktasks.spark import delivery
@@ -84,16 +84,21 @@ def _kill(pattern: str, ready: Callable[[], bool]) -> int:
     raise ProcessLookupError(pattern)
 
 
-def killed(spark: SparkSession, folder: Path, pattern: str, int8: bool = False) -> dict[str, Any]:
-    """Kill a process while annotators run between a shuffle (the first stage) and a round-robin repartition.
-
-    With ``int8`` a text's scores depend on the texts it runs with, and those on the order in which a shuffle delivers.
-    """
-    rows = 6000
-    shuffled = texts(spark, rows, 8).repartition(8, "text")
+def classifier(folder: Path, int8: bool = False) -> TextClassifier:
+    """Return a classifier; as an int8 model a text's scores depend on the texts it runs with, and those on the order of a shuffle."""
     bundle = BUNDLES / "bert-text-classification"
-    classifier = TextClassifier.pretrained(quantize(open_bundle(bundle), folder / "int8").folder if int8 else bundle, topK=None)
-    annotated = PipelineModel([DocumentAssembler(), classifier]).transform(shuffled)
+    return TextClassifier.pretrained(quantize(open_bundle(bundle), folder / "int8").folder if int8 else bundle, topK=None, outputCol="out")
+
+
+def drawing() -> TextGenerator:
+    """Return a generator that draws."""
+    return TextGenerator.pretrained(BUNDLES / "gpt2-text-generation", maxNewTokens=8, doSample=True, numReturnSequences=2, outputCol="out")
+
+
+def killed(spark: SparkSession, folder: Path, pattern: str, stage: Any, rows: int = 6000) -> dict[str, Any]:
+    """Kill a process while annotators run between a shuffle (the first stage) and a round-robin repartition."""
+    shuffled = texts(spark, rows, 8).repartition(8, "text")
+    annotated = PipelineModel([DocumentAssembler(), stage]).transform(shuffled)
     victim: list[int] = []
     tracker = spark.sparkContext.statusTracker()
 
@@ -103,11 +108,11 @@ def killed(spark: SparkSession, folder: Path, pattern: str, int8: bool = False) 
 
     thread = Thread(target=lambda: victim.append(_kill(pattern, busy)), daemon=True)
     thread.start()
-    annotated.select("id", "category.result", "category.score").repartition(6).write.parquet(str(folder / "out"))
+    annotated.select("id", "out.result", "out.score").repartition(6).write.parquet(str(folder / "out"))
     thread.join(timeout=1)
     out = spark.read.parquet(str(folder / "out")).collect()
     labels = {row[0]: list(zip(row[1], row[2], strict=True)) for row in out}
-    calm = {row[0]: list(zip(row[1], row[2], strict=True)) for row in annotated.select("id", "category.result", "category.score").collect()}
+    calm = {row[0]: list(zip(row[1], row[2], strict=True)) for row in annotated.select("id", "out.result", "out.score").collect()}
     worst = max(abs(a - b) for key in calm for (_, a), (_, b) in zip(calm[key], labels.get(key, []), strict=False))
     same = all([name for name, _ in calm[key]] == [name for name, _ in labels.get(key, [])] for key in calm)
     return {"killed": victim, "rows": len(out), "distinct": len(labels), "wanted": rows, "same_labels": same, "worst": worst}
@@ -135,9 +140,10 @@ def _peak(spark: SparkSession) -> int:
 SCENARIOS: dict[str, Callable[[SparkSession, Path], dict[str, Any]]] = {
     "parity": parity,
     "large": large,
-    "executor": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend"),
-    "executor-int8": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend", int8=True),
-    "worker": lambda spark, folder: killed(spark, folder, "pyspark.daemon"),
+    "executor": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend", classifier(folder)),
+    "executor-int8": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend", classifier(folder, int8=True)),
+    "executor-drawing": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend", drawing(), rows=1600),
+    "worker": lambda spark, folder: killed(spark, folder, "pyspark.daemon", classifier(folder)),
 }
 
 

@@ -81,6 +81,13 @@ def test_nothing_is_lost_or_doubled_when_a_process_is_killed(cluster: Cluster, v
     assert found["worst"] < 1e-5
 
 
+def test_drawn_texts_are_the_same_after_a_retry(cluster: Cluster, tmp_path: Path) -> None:
+    found = drive(cluster, "executor-drawing", tmp_path)
+    assert found["killed"], "nothing was killed: the job was over too soon"
+    assert found["rows"] == found["distinct"] == found["wanted"]
+    assert found["same_labels"]
+
+
 def test_scores_that_depend_on_companions_move_no_rows(cluster: Cluster, tmp_path: Path) -> None:
     found = drive(cluster, "executor-int8", tmp_path)
     assert found["killed"], "nothing was killed: the job was over too soon"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pyspark.sql.types import ArrayType, StringType, StructType
+from pyspark.sql.types import ArrayType, DataType, StringType, StructType
 
 from sparktasks.errors import ColumnError, DataError, ParamError, listed
 from sparktasks.runtime.generation.chat import open_chat_template, read_chat_template
+from sparktasks.runtime.generation.constraint import json_grammar, regex_grammar
 from sparktasks.runtime.generation.generator import Generator, Prompt
 from sparktasks.runtime.generation.search import Generated
 from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations, build
@@ -19,7 +20,11 @@ from sparktasks.spark.annotator import annotate_each, fault, inherited
 from sparktasks.spark.delivery import locate
 from sparktasks.spark.fusion import Chain, Visible
 from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, is_seq2seq, task_params
+from sparktasks.spark.json_types import spark_type
 from sparktasks.spark.params import P, one_of, param
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class TextGenerator(GenerationAnnotator):
@@ -49,6 +54,10 @@ class TextGenerator(GenerationAnnotator):
     messagesCol: P[str | None] = param("column of chats, array<struct<role: string, content: string>>, to read instead of inputCols", default=None)
     chat: P[bool] = param("whether each prompt is a user's message, to be put into the bundle's chat template", default=False)
     systemPrompt: P[str | None] = param("a system message before each chat; makes prompts user's messages, as chat does", default=None)
+    jsonSchema: P[dict[str, Any] | None] = param(
+        "JSON schema (or pydantic model) that each text must follow; as much as maxNewTokens allows", default=None
+    )
+    regex: P[str | None] = param("regular expression that each text must match as a whole; as much as maxNewTokens allows", default=None)
     returnFullText: P[bool] = param("whether the prompt is part of the result", default=False)
     truncationSide: P[str] = param("where a prompt that is too long loses its tokens", default="left", check=one_of("left", "right"))
     task: P[str | None] = param("entry of config.json's task_specific_params whose prefix and settings are used", default=None)
@@ -72,7 +81,7 @@ class TextGenerator(GenerationAnnotator):
             if self.getOrDefault("returnFullText"):
                 raise ParamError(f"{self.uid}: returnFullText=True is for prompts; a chat's result is the assistant's message")
         return GenerateTexts(
-            runner=self.runner(self.settings(task)),
+            runner=self.runner(replace(self.settings(task), grammar=self._grammar())),
             template=self.getOrDefault("promptTemplate"),
             messages=self.getOrDefault("messagesCol") is not None,
             chat=chats,
@@ -81,6 +90,28 @@ class TextGenerator(GenerationAnnotator):
             full=self.getOrDefault("returnFullText"),
             fails=self.fails(),
         )
+
+    def _set(self, **kwargs: Any) -> Self:
+        of_model = getattr(kwargs.get("jsonSchema"), "model_json_schema", None)  # pydantic's
+        if of_model is not None:
+            kwargs["jsonSchema"] = of_model()
+        return super()._set(**kwargs)
+
+    def getJsonType(self) -> DataType:
+        """Return jsonSchema as a Spark type, for ``from_json``: texts become typed columns with it."""
+        schema = self.getOrDefault("jsonSchema")
+        if schema is None:
+            raise ParamError(f"{self.uid}: jsonSchema is not set, so its texts have no type")
+        return spark_type(schema)
+
+    def _grammar(self) -> str:
+        schema, regex = self.getOrDefault("jsonSchema"), self.getOrDefault("regex")
+        if schema is not None and regex is not None:
+            raise ParamError(f"{self.uid}: jsonSchema and regex={regex!r} exclude each other")
+        try:
+            return json_grammar(schema) if schema is not None else regex_grammar(regex) if regex is not None else ""
+        except ParamError as error:
+            raise ParamError(f"{self.uid}: {error}") from None
 
     def _has_chats(self) -> bool:
         return any((self.getOrDefault("chat"), self.getOrDefault("systemPrompt") is not None, self.getOrDefault("messagesCol") is not None))

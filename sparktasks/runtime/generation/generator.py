@@ -11,6 +11,7 @@ from sparktasks.runtime.batching import distinct
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
 from sparktasks.runtime.devices import assigned_gpu
+from sparktasks.runtime.generation.constraint import Constrain
 from sparktasks.runtime.generation.decoder import Decoder
 from sparktasks.runtime.generation.processors import processors_of
 from sparktasks.runtime.generation.scheduler import Capacity, Result, Scheduler
@@ -56,7 +57,10 @@ class Generator:
         self.decoder = Decoder(bundle, device, capacity.run_tokens)
         self.settings = _spelled(settings, words, self.tokenizer)
         stops = StopStrings(self.settings.stop_strings, self.tokenizer) if settings.stop_strings else None
-        rules = Rules(self.settings, processors_of(self.settings), stops, stops.tokens if stops else 0)
+        processors = [*processors_of(self.settings)]
+        if settings.grammar:
+            processors.append(Constrain(settings.grammar, bundle, settings.eos_token_id))
+        rules = Rules(self.settings, processors, stops, stops.tokens if stops else 0)
         self._scheduler = Scheduler(self.decoder, rules, capacity, self.tokenizer.pad_id, bundle.positions)
         self._positions, self._tidy = bundle.positions, reading.tidy
 

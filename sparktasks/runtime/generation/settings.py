@@ -38,6 +38,7 @@ class Settings:
     forced_eos_token_id: tuple[int, ...] = ()
     eos_token_id: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
+    grammar: str = ""
     bos_token_id: tuple[int, ...] = ()
     decoder_start_token_id: int | None = None
 
@@ -69,7 +70,7 @@ UNSUPPORTED = {
 }
 
 _LISTS = ("suppress_tokens", "begin_suppress_tokens", "bos_token_id", "eos_token_id", "forced_eos_token_id")
-_GENERATION_KEYS = frozenset(field.name for field in fields(Settings)) - {"seed"}
+_GENERATION_KEYS = frozenset(field.name for field in fields(Settings)) - {"seed", "grammar"}
 
 
 def read_settings(*sources: Mapping[str, Any]) -> Settings:

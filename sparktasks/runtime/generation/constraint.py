@@ -1,0 +1,103 @@
+"""Texts by a grammar: tokens that a JSON schema or a regular expression does not allow are never chosen (by llguidance)."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sparktasks.errors import BundleError, MissingDependency, ParamError
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.generation.processors import Progress
+
+_KEPT_STATES = 4096
+
+
+def json_grammar(schema: Mapping[str, Any]) -> str:
+    """Return the grammar of the JSON texts that a JSON schema describes, without white space; `ParamError` where it is no schema."""
+    return _valid("json_schema", {"x-guidance": {"whitespace_flexible": False}} | dict(schema), f"jsonSchema={json.dumps(schema)[:200]}")
+
+
+def regex_grammar(pattern: str) -> str:
+    """Return the grammar of the texts that a regular expression describes; `ParamError` where it is none."""
+    return _valid("regex", pattern, f"regex={pattern!r}")
+
+
+def _valid(kind: str, source: Any, named: str) -> str:
+    matcher = _llguidance().LLMatcher
+    try:
+        grammar = str(matcher.grammar_from_json_schema(source) if kind == "json_schema" else matcher.grammar_from_regex(source))
+        fault = matcher.validate_grammar(grammar, None)
+    except ValueError as error:
+        fault = str(error)
+    if fault:
+        raise ParamError(f"{named} is not allowed: {fault}")
+    return grammar
+
+
+def _llguidance() -> Any:
+    try:
+        import llguidance
+    except ImportError as error:
+        raise MissingDependency("llguidance", "a constraint on generated text", "constraints") from error
+    return llguidance
+
+
+class Constrain:
+    """Forbids the tokens with which a text could not become one of the grammar's.
+
+    What may follow depends on the new tokens alone, so that states are shared by all rows that have them.
+    """
+
+    def __init__(self, grammar: str, bundle: Bundle, ends: tuple[int, ...]) -> None:
+        library = _llguidance()
+        if not bundle.tokenizer_path.is_file():
+            raise BundleError(f"{bundle.folder} has no tokenizer.json, which constraints on generated text need")
+        if not ends:
+            raise BundleError(f"{bundle.folder} has no end token, so that a text could not end where the grammar says")
+        width = bundle.logits.shape[-1]
+        self._tokenizer = library.LLTokenizer(str(bundle.tokenizer_path), n_vocab=width if isinstance(width, int) else None, eos_token=list(ends))
+        self._ends = np.array(ends)
+        self._start = library.LLMatcher(self._tokenizer, grammar)
+        if self._start.is_error():
+            raise ParamError(f"the grammar cannot be used with {bundle.tokenizer_path}: {self._start.get_error()}")
+        self._states: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        for row, count in enumerate(progress.new):
+            state = self._state(tuple(progress.history.row(row, int(count))))
+            if not state.is_error():  # a row that was done before
+                scores[row, ~self._allowed(state, scores.shape[1])] = -np.inf
+
+    def _state(self, new: tuple[int, ...]) -> Any:
+        """Return the state that new tokens lead to, from that of all but the last where it is known."""
+        if not new:
+            return self._start
+        state = self._states.get(new)
+        if state is None:
+            known = self._states.get(new[:-1], self._start if len(new) == 1 else None)
+            state, rest = (known, new[-1:]) if known is not None else (self._start, new)
+            state = state.deep_copy()
+            for token in rest:
+                state.consume_token(token)
+            self._states[new] = state
+        self._states.move_to_end(new)
+        while len(self._states) > _KEPT_STATES:
+            self._states.popitem(last=False)
+        return state
+
+    def _allowed(self, state: Any, width: int) -> np.ndarray:
+        """Tell of each token whether it may follow; where nothing may, the end tokens do."""
+        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+        allowed = np.zeros(width, bool)
+        if not state.is_stopped():
+            bits = allocate_token_bitmask(1, width)
+            fill_next_token_bitmask(state, bits, 0)
+            allowed = np.unpackbits(bits.view(np.uint8)[0], bitorder="little")[:width].astype(bool)
+        if not allowed.any():
+            allowed[self._ends] = True
+        return allowed
