@@ -226,6 +226,16 @@ def open_bundle(folder: str | Path, model: str | None = None, precision: str = "
     return replace(bundle, stamp=bundle.current_stamp())
 
 
+def graph_files(precision: str) -> list[tuple[list[str], list[str]]]:
+    """Return, for each layout of a model in turn, the names its main graph may have, and those of the graphs beside it."""
+    suffixes = [stem.removeprefix("model") for stem in PRECISIONS.get(precision, ("model",))]
+    also = dict.fromkeys([*suffixes, ""])  # beside a decoder of this precision there may be a plain encoder
+    return [
+        ([f"{base}{suffix}.onnx" for suffix in suffixes], [f"{other}{suffix}.onnx" for other in _COMPANIONS.get(base, ()) for suffix in also])
+        for base in _BASES
+    ]
+
+
 def _present(content: dict[str, Any]) -> dict[str, Any]:
     """Leave out the fields that are null: they mean what their absence means."""
     return {key: value for key, value in content.items() if value is not None}
@@ -263,12 +273,10 @@ def _onnx_files(folder: Path) -> list[str]:
 def _find_model(folder: Path, precision: str) -> str:
     if precision != "auto" and precision not in PRECISIONS:
         raise ParamError(f"precision={precision!r} is not allowed: it takes {listed(('auto', *PRECISIONS))}")
-    for base in _BASES:
-        for stem in ("model",) if precision == "auto" else PRECISIONS[precision]:
-            for sub in MODEL_FOLDERS:
-                name = Path(sub) / f"{base}{stem.removeprefix('model')}.onnx"
-                if (folder / name).is_file():
-                    return str(name)
+    for names, _ in graph_files(precision):
+        for name in (Path(sub) / name for name in names for sub in MODEL_FOLDERS):
+            if (folder / name).is_file():
+                return str(name)
     found = _onnx_files(folder)
     if precision != "auto":
         hint = f". Make one with: sparktasks optimize {folder} --int8" if precision == "int8" else ""

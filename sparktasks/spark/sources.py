@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 
 from sparktasks.errors import BundleError, MissingDependency, did_you_mean, listed
-from sparktasks.runtime.bundle import PRECISIONS
+from sparktasks.runtime.bundle import MODEL_FOLDERS, graph_files
 
 STARTERS = Path(__file__).parent.parent / "starter"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-_SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "README.md"]
-_EVERY_MODEL = ["*.onnx", "*.onnx_data*"]
+_SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "LICENSE*", "README.md"]
 
 
 def starter_names() -> list[str]:
@@ -51,12 +50,13 @@ def _from_hub(name: str, precision: str) -> Path:
     except ImportError as error:
         raise MissingDependency("huggingface_hub", f"loading {name!r} (no such folder here, so a hub id)", "hub") from error
     repository, _, revision = name.partition("@")
-    one = [f"{folder}{stem}.onnx*" for stem in PRECISIONS.get(precision, ("model",)) for folder in ("", "onnx/")]
-    for models in (one, _EVERY_MODEL):  # a repository often has ten precisions of one model; fetch them only without a plain one
+    everything: tuple[list[str], list[str]] = (["*.onnx"], [])
+    for main, beside in (*graph_files(precision), everything):  # a repository often has ten precisions of one model
+        models = [f"{sub}{file}*" for file in (*main, *beside) for sub in ("", "onnx/")]
         try:
             folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*_SMALL_FILES, *models]))
         except Exception as error:
             raise BundleError(f"there is no folder {name!r} here, and the hub did not give it: {type(error).__name__}: {error}") from error
-        if any(folder.rglob("*.onnx")):
+        if any((folder / sub / file).is_file() for file in main for sub in MODEL_FOLDERS):
             break
     return folder

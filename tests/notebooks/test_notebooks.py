@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-SHOWN = {"01_quickstart": ["text/html", "image/png"]}
+SHOWN = {"01_quickstart": ["text/html", "image/png"], "02_generation": ["image/png"]}
 
 
 def test_every_notebook_is_listed() -> None:

@@ -67,13 +67,14 @@ def serve(folder: Path) -> type[BaseHTTPRequestHandler]:
 
 
 @pytest.fixture
-def hub(bundle: Callable[[str], str], tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+def hub(request: pytest.FixtureRequest, bundle: Callable[[str], str], tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     folder = tmp_path / "repository"
-    shutil.copytree(bundle("bert-text-classification"), folder)
+    shutil.copytree(bundle(getattr(request, "param", "bert-text-classification")), folder)
     (folder / "onnx").mkdir()
-    shutil.move(folder / "model.onnx", folder / "onnx" / "model.onnx")
-    for unwanted in ("onnx/model_int8.onnx", "model.safetensors"):
-        (folder / unwanted).write_bytes(b"must not be fetched")
+    for graph in folder.glob("*.onnx"):
+        (folder / "onnx" / f"{graph.stem}_int8.onnx").write_bytes(b"must not be fetched")
+        shutil.move(graph, folder / "onnx" / graph.name)
+    (folder / "model.safetensors").write_bytes(b"must not be fetched")
     handler = serve(folder)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -105,6 +106,16 @@ def test_hub_ids_are_fetched_with_a_progress_bar_and_work_offline(hub: tuple[str
     offline = run(CODE, HF_ENDPOINT=url, HF_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="1")
     assert offline.stdout == online.stdout, offline.stderr
     assert asked == []
+
+
+@pytest.mark.parametrize("hub", ["t5-text2text-generation"], indirect=True)
+def test_of_several_graphs_those_that_run_together_are_fetched(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+    url, asked = hub
+    code = f"from sparktasks import *; print(sorted(Translator.pretrained({REPOSITORY!r}).getBundle().graphs))"
+    done = run(code, HF_ENDPOINT=url, HF_HOME=str(tmp_path / "home"))
+    graphs = ["onnx/decoder_model_merged.onnx", "onnx/encoder_model.onnx"]
+    assert done.stdout.strip() == str(graphs), done.stderr
+    assert sorted(name for name in asked if name.endswith(".onnx")) == graphs
 
 
 def test_unknown_hub_id_says_so(hub: tuple[str, list[str]], tmp_path: Path) -> None:
