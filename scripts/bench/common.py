@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
-PACKAGES = ("pyspark", "onnxruntime", "tokenizers", "transformers", "torch", "pyarrow", "numpy")
+PACKAGES = ("pyspark", "onnxruntime", "tokenizers", "transformers", "torch", "ctranslate2", "pyarrow", "numpy")
 
 sys.path.insert(0, str(ROOT))
 
