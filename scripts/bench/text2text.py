@@ -57,12 +57,16 @@ def _network(name: str) -> Any:
 
     torch.manual_seed(SEED)
     if name == "bart":
-        return BartForConditionalGeneration(BartConfig(encoder_layers=6, decoder_layers=6, d_model=768, encoder_ffn_dim=3072, decoder_ffn_dim=3072,
-                                                       encoder_attention_heads=12, decoder_attention_heads=12, init_std=0.05)).eval()  # fmt: skip
-    sizes = {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in (("layers", 6), ("ffn_dim", 2048), ("attention_heads", 8))}
-    config = MarianConfig(**sizes, d_model=512, vocab_size=58101, pad_token_id=58100, decoder_start_token_id=58100, eos_token_id=0, forced_eos_token_id=None,
-                          static_position_embeddings=True, activation_function="swish", scale_embedding=True, init_std=0.05)  # fmt: skip
+        return BartForConditionalGeneration(BartConfig(**_sides(layers=6, ffn_dim=3072, attention_heads=12), d_model=768, init_std=0.05)).eval()
+    ids = {"vocab_size": 58101, "pad_token_id": 58100, "decoder_start_token_id": 58100, "eos_token_id": 0, "forced_eos_token_id": None}
+    form = {"static_position_embeddings": True, "activation_function": "swish", "scale_embedding": True}
+    config = MarianConfig(**_sides(layers=6, ffn_dim=2048, attention_heads=8), **ids, **form, d_model=512, init_std=0.05)
     return MarianMTModel(config).eval()
+
+
+def _sides(**sizes: int) -> dict[str, int]:
+    """Say the same of encoder and decoder."""
+    return {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in sizes.items()}
 
 
 def _build(name: str, target: Seq2seq) -> None:
@@ -189,7 +193,8 @@ def report(name: str, folders: Seq2seq, beams: int, options: argparse.Namespace)
         f"| {key} | {Spread.of(values)} | {ratios(rates['sparktasks'], values) if key != 'sparktasks' else ''} |" for key, values in rates.items()
     ]
     low, high = SOURCES[name]
-    head = f"\n## {name}, {'greedy' if beams == 1 else f'{beams} beams'}\n\n{len(rows)} sources of {low} to {high} tokens, {NEW_TOKENS} new tokens each.\n"
+    head = f"\n## {name}, {'greedy' if beams == 1 else f'{beams} beams'}\n\n"
+    head += f"{len(rows)} sources of {low} to {high} tokens, {NEW_TOKENS} new tokens each.\n"
     return head + "\n| | tokens/s | sparktasks is faster by |\n|---|---|---|\n" + "\n".join(lines) + "\n"
 
 
