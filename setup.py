@@ -41,7 +41,7 @@ EXTRAS["dev"] = [
     "types-tqdm",
 ]
 # The oldest Spark that is tested, in an environment of its own.
-EXTRAS["spark35"] = ["pyspark>=3.5,<4", "pandas>=2.2,<3", "numpy<2", "pyarrow<20", "onnx>=1.16", "pytest>=8"]
+EXTRAS["spark35"] = ["pyspark>=3.5,<4", "pandas>=2.2,<3", "numpy<2", "pyarrow<20", "onnx>=1.16", "pytest>=8", *EXTRAS["summarize"]]
 EXTRAS["notebook"] = ["jupyter-client>=8", "nbclient>=0.10", "ipykernel>=6", "matplotlib>=3.8"]
 EXTRAS["dev"] += EXTRAS["notebook"]
 

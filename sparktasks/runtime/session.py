@@ -83,8 +83,9 @@ def tensor(array: np.ndarray) -> Tensor:
 
 
 def view(value: Tensor) -> np.ndarray:
-    """Return a tensor's content, read-only; what lies on the CPU is not copied."""
-    found: np.ndarray = np.from_dlpack(value) if value.device_name() == "cpu" else value.numpy()
+    """Return a tensor's content, read-only; what lies on the CPU is not copied, unless onnxruntime is too old to lend it."""
+    lends = hasattr(value, "__dlpack__") and value.device_name() == "cpu"
+    found: np.ndarray = np.from_dlpack(value) if lends else value.numpy()
     return found
 
 

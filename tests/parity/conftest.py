@@ -29,13 +29,15 @@ class Bundles:
 
     def folder(self, name: str) -> Path:
         """Return the bundle's folder."""
-        if not (self.twin(name) / "tokenizer.json").exists():
-            build_all([name], self.root)
+        self.twin(name)
         return self.root / name
 
     def twin(self, name: str) -> Path:
         """Return the folder of the bundle's torch checkpoint."""
-        return self.root / "torch" / name
+        found = self.root / "torch" / name
+        if not (found / "tokenizer.json").exists():
+            build_all([name], self.root)
+        return found
 
 
 def recipe_hash() -> str:
