@@ -74,8 +74,13 @@ class Bundle:
         if found is None:
             return None
         part = replace(self, model=found)
-        part.__dict__["hash"] = self.hash
+        part.__dict__.update({name: self.__dict__[name] for name in ("files", "hash", "size") if name in self.__dict__})  # they are the same
         return part
+
+    @property
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """What config.json has under ``task_specific_params``, by task."""
+        return self.config.get("task_specific_params") or {}
 
     @property
     def model_path(self) -> Path:

@@ -35,8 +35,8 @@ class SentencePieceTokenizer:
         self._add_languages(config, special)
         self._source, self._joiner = _model(bundle, SOURCES), _model(bundle, _TARGETS)
         self.pad_id, self._unk, self._end = (self._special_id(special, name) for name in ("pad_token", "unk_token", "eos_token"))
-        names = [_content(value) for key, value in special.items() if key.endswith("_token") and value is not None]
-        names += [_content(value) for value in special.get("additional_special_tokens", [])]
+        names = [token_text(value) for key, value in special.items() if key.endswith("_token") and value is not None]
+        names += [token_text(value) for value in special.get("additional_special_tokens", [])]
         self._special = {self.vocabulary[name] for name in names if name in self.vocabulary}
         self._marks = re.compile("|".join(re.escape(name) for name in sorted(set(names), key=len, reverse=True)))
         self._has_prefix = config.get("tokenizer_class", "").startswith("Marian")
@@ -46,14 +46,14 @@ class SentencePieceTokenizer:
         """Find the ids of language tokens: they follow the vocabulary, in the order they are listed in."""
         for index, token in config.get("added_tokens_decoder", {}).items():
             self.vocabulary.setdefault(token["content"], int(index))
-        listed = [name for value in special.get("additional_special_tokens", []) if _LANGUAGE.fullmatch(name := _content(value))]
+        listed = [name for value in special.get("additional_special_tokens", []) if _LANGUAGE.fullmatch(name := token_text(value))]
         known = len(self.vocabulary)
         for place, name in enumerate(listed or language_tokens(config)):
             self.vocabulary.setdefault(name, known + place)
         self._target.update({index: name for name, index in self.vocabulary.items() if index not in self._target})
 
     def _special_id(self, special: dict[str, Any], name: str) -> int:
-        return self.vocabulary.get(_content(special.get(name, _DEFAULTS[name])), 0)
+        return self.vocabulary.get(token_text(special.get(name, _DEFAULTS[name])), 0)
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a piece; None where the vocabulary lacks it."""
@@ -116,7 +116,8 @@ _M2M100 = {
 _DEFAULTS = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
 
 
-def _content(token: Any) -> str:
+def token_text(token: Any) -> str:
+    """Return the text of a token as the JSON files have it: plain, or an object with more about it."""
     return str(token.get("content") if isinstance(token, dict) else token)
 
 

@@ -15,8 +15,8 @@ from sparktasks.runtime.generation.scheduler import Capacity
 from sparktasks.runtime.generation.search import LENGTH, Generated
 from sparktasks.runtime.generation.settings import Settings, read_settings, unsupported
 from sparktasks.runtime.tokens import longest
-from sparktasks.spark.annotations import DOCUMENT, Annotation
-from sparktasks.spark.annotator import ModelAnnotator
+from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations
+from sparktasks.spark.annotator import ModelAnnotator, fault
 from sparktasks.spark.delivery import BundleRef, locate
 from sparktasks.spark.params import P, above, at_least, between, one_of, param
 
@@ -168,6 +168,11 @@ def described(text: str, prompt: Prompt, made: Sequence[Generated], metadata: di
     return Annotation(DOCUMENT, 0, len(text) - 1, text, metadata | told | cut, None, score)
 
 
+def failed(source: Annotations, index: int, error: Exception) -> Annotation:
+    """Return the annotation that stands for an error on annotation ``index``."""
+    return fault(DOCUMENT, source, index, f"{type(error).__name__}: {error}")
+
+
 def joined(prompts: Sequence[Prompt]) -> Prompt:
     """Return the prompts of a text's parts as one."""
     return Prompt(tuple(token for prompt in prompts for token in prompt.ids), any(prompt.truncated for prompt in prompts))
@@ -195,8 +200,8 @@ def generation_config(bundle: Bundle) -> dict[str, Any]:
 
 def task_params(bundle: Bundle, task: str | None) -> Mapping[str, Any]:
     """Return config.json's ``task_specific_params`` of a task, its ``prefix`` among them; `ParamError` where the task is not there."""
-    known = bundle.config.get("task_specific_params") or {}
-    if task is not None and task not in known:
-        raise ParamError(f"task={task!r} is not in {bundle.folder}/config.json. Its task_specific_params have: {listed(known)}")
-    found: Mapping[str, Any] = known.get(task, {})
-    return found
+    if task is None:
+        return {}
+    if task not in bundle.tasks:
+        raise ParamError(f"task={task!r} is not in {bundle.folder}/config.json. Its task_specific_params have: {listed(bundle.tasks)}")
+    return bundle.tasks[task]

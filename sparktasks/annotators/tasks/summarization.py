@@ -15,9 +15,9 @@ from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.generation.generator import Generator, Prompt
 from sparktasks.runtime.generation.scheduler import Result
 from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations
-from sparktasks.spark.annotator import ColumnAnnotator, annotate_each, fault, inherited
+from sparktasks.spark.annotator import ColumnAnnotator, annotate_each, inherited
 from sparktasks.spark.fusion import Chain
-from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, seq2seq_only, task_params
+from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, failed, seq2seq_only, task_params
 from sparktasks.spark.params import P, at_least, one_of, param
 
 _TASK = "summarization"
@@ -75,7 +75,7 @@ class Summarizer(GenerationAnnotator):
         if not self.needs_model():
             return ExtractSentences(self.getOrDefault("sentences"), self.getOrDefault("language"))
         bundle = self.getBundle()
-        task = _TASK if _TASK in (bundle.config.get("task_specific_params") or {}) else None
+        task = _TASK if _TASK in bundle.tasks else None
         return AbstractTexts(
             runner=self.runner(self.settings(task)),
             prefix=str(task_params(bundle, task).get("prefix", "")),
@@ -145,7 +145,7 @@ class AbstractTexts:
 
     def _annotations(self, generator: Generator, source: Annotations, index: int, prompt: Prompt, windows: int, result: Result) -> list[Annotation]:
         if isinstance(result, Exception):
-            return [fault(DOCUMENT, source, index, f"{type(result).__name__}: {result}")]
+            return [failed(source, index, result)]
         metadata = inherited(source, index) | ({"windows": str(windows)} if windows > 1 else {})
         return [described(generator.decode(each.ids), prompt, [each], metadata) for each in result]
 

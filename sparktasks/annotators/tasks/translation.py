@@ -20,7 +20,7 @@ from sparktasks.runtime.generation.settings import Settings
 from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations
 from sparktasks.spark.annotator import annotate_each, fault, inherited
 from sparktasks.spark.fusion import Chain, Visible
-from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, joined, seq2seq_only, task_params
+from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, failed, joined, seq2seq_only, task_params
 from sparktasks.spark.params import P, one_of, param
 
 AUTO = "auto"
@@ -120,8 +120,7 @@ class Translator(GenerationAnnotator):
 
 
 def _prefixes(bundle: Bundle) -> dict[str, str]:
-    known = bundle.config.get("task_specific_params") or {}
-    return {task: str(params.get("prefix", "")) for task, params in known.items() if task.startswith("translation_")}
+    return {task: str(params.get("prefix", "")) for task, params in bundle.tasks.items() if task.startswith("translation_")}
 
 
 @dataclass(frozen=True)
@@ -248,7 +247,7 @@ class TranslateTexts:
     ) -> list[Annotation]:
         broken = next((result for result in results if isinstance(result, Exception)), None)
         if broken is not None:
-            return [fault(DOCUMENT, source, index, f"{type(broken).__name__}: {broken}")]
+            return [failed(source, index, broken)]
         metadata = inherited(source, index) | ({"source_language": text.source} if self.source == AUTO and text.source else {})
         whole = joined(prompts)
         ranked = zip(*(result for result in results if not isinstance(result, Exception)), strict=True)

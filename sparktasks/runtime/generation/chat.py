@@ -33,14 +33,14 @@ class ChatTemplate:
             raise BundleError(f"the chat template is not valid: {error}") from error
         self._tokens = dict(tokens)
 
-    def render(self, messages: Sequence[Message], **values: Any) -> str:
+    def render(self, messages: Sequence[Message]) -> str:
         """Write a chat as a prompt that the assistant answers; one that ends with the assistant's own words is continued.
 
         Raises `DataError` where the template refuses the messages, runs for more than 5 seconds, or writes more than
         4 million characters.
         """
         continued = bool(messages) and messages[-1].get("role") == "assistant"
-        text = self._written(_tagged(messages) if continued else messages, add_generation_prompt=not continued, **values)
+        text = self._written(_tagged(messages) if continued else messages, answer=not continued)
         if not continued:
             return text
         place = text.rfind(_CONTINUED.strip())
@@ -48,17 +48,19 @@ class ChatTemplate:
             raise DataError("the chat template leaves out the assistant's last message, so it cannot be continued")
         return text[:place] if text.startswith(_CONTINUED, place) else text[:place].rstrip()
 
-    def _written(self, messages: Sequence[Message], **values: Any) -> str:
+    def _written(self, messages: Sequence[Message], answer: bool) -> str:
         pieces: list[str] = []
         length = 0
         with _limited(SECONDS):
             try:
-                for piece in self._template.generate(messages=list(messages), tools=None, documents=None, **self._tokens, **values):
+                for piece in self._template.generate(
+                    messages=list(messages), tools=None, documents=None, add_generation_prompt=answer, **self._tokens
+                ):
                     pieces.append(piece)
                     length += len(piece)
                     if length > CHARACTERS:
                         raise DataError(f"the chat template writes more than {CHARACTERS:,} characters")
-            except (DataError, _TooLong):
+            except DataError:
                 raise
             except Exception as error:
                 raise DataError(f"the chat template refuses these messages: {type(error).__name__}: {error}") from error
@@ -71,10 +73,6 @@ def _tagged(messages: Sequence[Message]) -> list[Message]:
     return [*messages[:-1], last]
 
 
-class _TooLong(DataError):
-    """A chat template runs for too long."""
-
-
 @contextmanager
 def _limited(seconds: float) -> Iterator[None]:
     """Interrupt what runs for too long; only a process's main thread can be interrupted."""
@@ -83,7 +81,7 @@ def _limited(seconds: float) -> Iterator[None]:
         return
 
     def interrupt(*_: Any) -> None:
-        raise _TooLong(f"the chat template runs for more than {seconds:g} seconds")
+        raise DataError(f"the chat template runs for more than {seconds:g} seconds")
 
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -124,14 +122,14 @@ def _as_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, 
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def read_chat_template(bundle: Bundle, name: str | None = None) -> str:
-    """Return a bundle's chat template, of several the one of that name; `BundleError` where there is none."""
+def read_chat_template(bundle: Bundle) -> str:
+    """Return a bundle's chat template, of several the default one; `BundleError` where there is none."""
     found = next(filter(None, (_file(bundle, file) for file in _FILES)), None) or bundle.tokenizer_config.get("chat_template")
     if isinstance(found, list):  # of several, each has a name
         named = {entry["name"]: entry["template"] for entry in found}
-        if (name or "default") not in named:
-            raise BundleError(f"{bundle.folder} has the chat templates {listed(named)}, and none called {name or 'default'!r}")
-        return str(named[name or "default"])
+        if "default" not in named:
+            raise BundleError(f"{bundle.folder} has the chat templates {listed(named)}, and none called 'default'")
+        return str(named["default"])
     if not found:
         raise BundleError(f"{bundle.folder} has no chat template, in chat_template.jinja or tokenizer_config.json: was it trained for chats?")
     return str(found)

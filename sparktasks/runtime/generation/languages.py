@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sparktasks.errors import MissingDependency, ParamError, did_you_mean, listed
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.sentencepieces import language_tokens
+from sparktasks.runtime.sentencepieces import language_tokens, token_text
 
 NONE, TEXT, TOKENS, TASK = "none", "text", "tokens", "task"
 _LOCALE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")
@@ -78,7 +78,7 @@ def read_languages(bundle: Bundle) -> Languages:
     if locales := tuple(name for name in names if _LOCALE.fullmatch(name)):
         behind = kind == "MBartTokenizer" or bool(bundle.tokenizer_config.get("legacy_behaviour"))
         return Languages(TOKENS, locales, locales, "{}", behind)
-    pairs = [found.groups() for key in bundle.config.get("task_specific_params") or {} if (found := _TASK.fullmatch(key))]
+    pairs = [found.groups() for key in bundle.tasks if (found := _TASK.fullmatch(key))]
     if pairs:
         sources, targets = (tuple(dict.fromkeys(str(pair[side]) for pair in pairs)) for side in (0, 1))
         return Languages(TASK, sources, targets)
@@ -89,17 +89,13 @@ def _tokens(bundle: Bundle) -> list[str]:
     """Return every token that could stand for a language, in the order of the files."""
     special = (bundle.read_json("special_tokens_map.json") or {}) | bundle.tokenizer_config
     found: list[str] = language_tokens(bundle.tokenizer_config)
-    found += [_content(token) for token in special.get("additional_special_tokens") or []]
-    found += [_content(token) for token in special.get("added_tokens_decoder", {}).values()]
+    found += [token_text(token) for token in special.get("additional_special_tokens") or []]
+    found += [token_text(token) for token in special.get("added_tokens_decoder", {}).values()]
     tokenizer = bundle.read_json("tokenizer.json") or {}
     found += [token["content"] for token in tokenizer.get("added_tokens", [])]
     vocabulary = tokenizer.get("model", {}).get("vocab", {}) or bundle.read_json("vocab.json") or {}
     found += [str(entry if isinstance(entry, str) else entry[0]) for entry in vocabulary]
     return list(dict.fromkeys(found))
-
-
-def _content(token: object) -> str:
-    return str(token.get("content")) if isinstance(token, dict) else str(token)
 
 
 def _codes(pattern: re.Pattern[str], names: Iterable[str]) -> tuple[str, ...]:

@@ -70,17 +70,17 @@ class Layout:
             return ()
         return tuple(_slot(self.later, self.first, port) for port in self.later.graph.inputs if port.name.startswith(_PAST))
 
-    @property
+    @cached_property
     def merged(self) -> bool:
         """Tell whether one graph holds both decoders, and a flag chooses."""
         return self.first.model == (self.later or self.first).model and BRANCH in _names(self.first)
 
-    @property
+    @cached_property
     def extends(self) -> bool:
         """Tell whether several tokens can follow a cache: then long prompts are read in pieces, and shared beginnings once."""
         return self.later is not None and self.first.model == self.later.model and not self.merged and self.encoder is None
 
-    @property
+    @cached_property
     def aligns(self) -> bool:
         """Tell whether rows of unequal length can be decoded together: the graph is told where each begins.
 

@@ -92,8 +92,7 @@ class ForbidEarlyEnd:
     settings: Settings
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
-        least = np.maximum(self.settings.min_new_tokens, self.settings.min_length - progress.prompts)
-        short = np.flatnonzero(progress.new < least)
+        short = np.flatnonzero(progress.new < self.settings.least(progress.prompts))
         scores[short[:, None], list(self.ids)] = -np.inf
 
 

@@ -126,8 +126,8 @@ class _Run:
             if len(running) > _REFILL * len(group.numbers) and not rare and not self._has_outgrown(group, running):
                 return group
             parts.append((group, running))
-        if group is None or not len(parts[0][1]):
-            fitting = self._fitting(None)
+            if not len(running):
+                fitting = self._fitting(None)
         parts += [(new, self._running(new)) for new in self._admitted(parts, fitting)]
         parts = [(each, places) for each, places in parts if len(places)]
         if not parts:

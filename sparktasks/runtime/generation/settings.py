@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+
 Bias = tuple[tuple[int, ...], float]
 
 
@@ -48,9 +50,9 @@ class Settings:
             return self.max_new_tokens
         return max(0, (self.max_length or 0) - prompt_tokens)
 
-    def least(self, prompt_tokens: int) -> int:
-        """Return how many tokens must come before an end token."""
-        return max(self.min_new_tokens, self.min_length - prompt_tokens)
+    def least(self, prompt_tokens: np.ndarray) -> np.ndarray:
+        """Return how many tokens must come before an end token, for prompts of these lengths."""
+        return np.asarray(np.maximum(self.min_new_tokens, self.min_length - prompt_tokens))
 
 
 # What Hugging Face's files may say, and this engine does not do.
