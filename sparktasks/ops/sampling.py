@@ -7,13 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparktasks.ops.logits import softmax
-
-
-def log_softmax(scores: np.ndarray) -> np.ndarray:
-    """Turn scores into log-probabilities over the last axis."""
-    shifted = scores - scores.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+from sparktasks.ops.logits import log_softmax, softmax
 
 
 def keep_top_k(scores: np.ndarray, k: int, keep: int = 1) -> None:

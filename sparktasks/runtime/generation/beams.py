@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparktasks.ops.sampling import log_softmax
+from sparktasks.ops.logits import highest, log_parts
 from sparktasks.runtime.generation.batch import Batch, History
 from sparktasks.runtime.generation.layout import Slot
 from sparktasks.runtime.generation.processors import Progress
@@ -54,7 +54,7 @@ class _Finished:
         beams = self.scores.shape[1]
         width = max(self.tokens.shape[2], other.tokens.shape[2])
         self.tokens, other.tokens = _widened(self.tokens, width), _widened(other.tokens, width)
-        best = _best(np.concatenate([self.scores, other.scores], axis=1), beams)
+        best = highest(np.concatenate([self.scores, other.scores], axis=1), beams)
         for name in self._names:
             both = np.concatenate([getattr(self, name), getattr(other, name)], axis=1)
             setattr(self, name, both[np.arange(len(both))[:, None], best])
@@ -63,15 +63,6 @@ class _Finished:
 def _widened(tokens: np.ndarray, width: int) -> np.ndarray:
     """Make room to the left: tokens stand at the right."""
     return np.pad(tokens, ((0, 0), (0, 0), (width - tokens.shape[2], 0)))
-
-
-def _best(scores: np.ndarray, count: int) -> np.ndarray:
-    """Return the places of the highest scores of each row, best first, shape ``(rows, count)``; equal ones keep their order."""
-    if count * 8 < scores.shape[1]:
-        some = np.sort(np.argpartition(-scores, count, axis=1)[:, : count + 1], axis=1)
-        picked = np.take_along_axis(scores, some, 1)
-        return np.take_along_axis(some, np.argsort(-picked, axis=1, kind="stable")[:, :count], 1)
-    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
 
 class BeamSearch:
@@ -108,20 +99,16 @@ class BeamSearch:
 
     def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
         """Rank the continuations of each text; reorder the batch's rows to those that go on, and append their tokens."""
-        texts, beams, vocabulary = len(self._new), self.width, logits.shape[1]
-        raw = log_softmax(logits.astype(np.float32))
-        broken = np.isnan(raw).any(axis=1).reshape(texts, beams).any(axis=1)
-        scores = self._processed(raw, batch.history).reshape(texts, beams * vocabulary)
-        count = max(2, 1 + len(self.rules.settings.eos_token_id)) * beams
-        places = self._candidates(scores, count)
-        candidates = np.take_along_axis(scores, places, 1)
-        parents, tokens = places // vocabulary, places % vocabulary
-        rows = parents + np.arange(texts)[:, None] * beams
-        logs = np.take_along_axis(self._logs, parents, 1) + raw[rows, tokens]
+        texts, beams = len(self._new), self.width
+        parts = log_parts(logits)
+        broken = np.isnan(parts[1]).reshape(texts, beams).any(axis=1)
+        candidates, rows, tokens = self._candidates(logits, parts, batch.history)
+        picked = (logits[rows, tokens] - parts[0][rows, 0]) - parts[1][rows, 0]
+        logs = self._logs.ravel()[rows] + picked
         reasons = self._reasons(batch.history, rows, tokens)
         self._offer(batch.history, rows, tokens, candidates, logs, reasons)
         after = candidates + (reasons >= 0).astype(np.float32) * _NEVER
-        going = _best(after, beams)
+        going = highest(after, beams)
         self._running = np.take_along_axis(after, going, 1)
         self._logs = np.take_along_axis(logs, going, 1)
         batch.reorder(self._slots, np.take_along_axis(rows, going, 1).ravel())
@@ -129,20 +116,40 @@ class BeamSearch:
         self._new += 1
         return self._done(broken, np.all(reasons >= 0, axis=1))
 
-    def _processed(self, raw: np.ndarray, history: History) -> np.ndarray:
-        settings, beams = self.rules.settings, self.width
-        scores = raw.copy()
-        progress = Progress(history, *(np.repeat(values, beams) for values in (self._new, self._limits, self._first)))
-        self.rules.process(progress, scores)
+    def _candidates(self, logits: np.ndarray, parts: tuple[np.ndarray, np.ndarray], history: History) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Choose continuations of each text: the best, or drawn without replacement (by adding Gumbel noise, arXiv:1903.06059).
+
+        Returns their scores, the rows that they continue, and their tokens: each ``(texts, count)``, best first.
+        """
+        texts, beams, vocabulary = len(self._new), self.width, logits.shape[1]
+        count = max(2, 1 + len(self.rules.settings.eos_token_id)) * beams
+        running = self._running.reshape(-1, 1)
+        scores = self._processed(logits, parts, history)
+        noise = np.concatenate([random.gumbel(size=(beams, vocabulary)) for random in self._random]) if self._random else None
+        tokens = highest(scores if noise is None else scores + noise, min(count, vocabulary))  # of each row first: it has no more to give
+        found = np.take_along_axis(scores, tokens, 1)
+        if scores is logits:
+            found = (found - parts[0]) - parts[1]
+        found = found + running
+        ranks = found if noise is None else found + np.take_along_axis(noise, tokens, 1)
+        best = highest(ranks.reshape(texts, -1), count)
+        rows = best // tokens.shape[1] + np.arange(texts)[:, None] * beams
+        return np.take_along_axis(found.reshape(texts, -1), best, 1), rows, np.take_along_axis(tokens.reshape(texts, -1), best, 1)
+
+    def _processed(self, logits: np.ndarray, parts: tuple[np.ndarray, np.ndarray], history: History) -> np.ndarray:
+        """Return the log-probabilities as the processors leave them; the logits themselves where nothing would change their order."""
+        settings = self.rules.settings
+        progress = Progress(history, *(np.repeat(values, self.width) for values in (self._new, self._limits, self._first)))
+        acting = self.rules.acting(progress)
+        if not acting and not settings.do_sample:
+            return logits
+        scores: np.ndarray = logits - parts[0]
+        scores -= parts[1]
+        for processor in acting:
+            processor(progress, scores)
         if settings.do_sample:
             filter_scores(scores, settings, len(settings.eos_token_id) + 1 if settings.eos_token_id else 2)
-        return scores + self._running.reshape(-1, 1)
-
-    def _candidates(self, scores: np.ndarray, count: int) -> np.ndarray:
-        """Choose continuations: the best, or drawn without replacement (by adding Gumbel noise, arXiv:1903.06059)."""
-        if not self._random:
-            return _best(scores, count)
-        return _best(scores + np.stack([random.gumbel(size=scores.shape[1]) for random in self._random]), count)
+        return scores
 
     def _reasons(self, history: History, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Say why each continuation ends its text, as an index of `_REASONS`; -1 where it goes on."""

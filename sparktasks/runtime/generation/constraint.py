@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from sparktasks.errors import BundleError, MissingDependency, ParamError
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.generation.processors import Progress
+from sparktasks.runtime.generation.processors import Processor, Progress
 
 _KEPT_STATES = 4096
 
@@ -46,7 +47,7 @@ def _llguidance() -> Any:
     return llguidance
 
 
-class Constrain:
+class Constrain(Processor):
     """Forbids the tokens with which a text could not become one of the grammar's.
 
     What may follow depends on the new tokens alone, so that states are shared by all rows that have them.
@@ -64,13 +65,15 @@ class Constrain:
         self._start = library.LLMatcher(self._tokenizer, grammar)
         if self._start.is_error():
             raise ParamError(f"the grammar cannot be used with {bundle.tokenizer_path}: {self._start.get_error()}")
+        self._lock = Lock()
         self._states: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
-        for row, count in enumerate(progress.new):
-            state = self._state(tuple(progress.history.row(row, int(count))))
-            if not state.is_error():  # a row that was done before
-                scores[row, ~self._allowed(state, scores.shape[1])] = -np.inf
+        with self._lock:  # several threads may share a generator
+            for row, count in enumerate(progress.new):
+                state = self._state(tuple(progress.history.row(row, int(count))))
+                if not state.is_error():  # a row that was done before
+                    scores[row, ~self._allowed(state, scores.shape[1])] = -np.inf
 
     def _state(self, new: tuple[int, ...]) -> Any:
         """Return the state that new tokens lead to, from that of all but the last where it is known."""

@@ -95,7 +95,7 @@ class Decoder:
         logits, *cache = session.run_tensors(feeds, outputs)
         for place, value in zip(grown, cache, strict=True):
             batch.cache[place] = value
-        return view(logits)[:, -1]
+        return view(logits)[:, -1].astype(np.float32, copy=False)
 
     def _feeds(self, session: Session, batch: Batch, begin: int, end: int, first: bool) -> dict[str, Tensor]:
         history, names = batch.history, session.inputs

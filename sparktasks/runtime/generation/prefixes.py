@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from threading import Lock
 
 from sparktasks.runtime.generation.batch import Batch
 from sparktasks.runtime.generation.decoder import Decoder, Known
@@ -17,12 +18,17 @@ class Prefixes:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
+        self._lock = Lock()
         self._kept: OrderedDict[tuple[int, ...], Batch] = OrderedDict()
 
     def known(self, prompts: Sequence[tuple[int, ...]]) -> list[Known | None]:
         """Return what need not be read of each prompt, reading first what several of them share."""
         if not self._decoder.layout.extends:
             return [None] * len(prompts)
+        with self._lock:  # several threads may share a generator
+            return self._known(prompts)
+
+    def _known(self, prompts: Sequence[tuple[int, ...]]) -> list[Known | None]:
         alike: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         for prompt in prompts:
             if len(prompt) > _SHORTEST:

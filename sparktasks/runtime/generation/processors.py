@@ -5,9 +5,9 @@ Each takes the tokens so far and scores of shape ``(rows, vocabulary)``, and cha
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -30,32 +30,40 @@ class Progress:
         return np.asarray(self.history.lengths - self.new)
 
 
-class Processor(Protocol):
-    """Changes the scores of each row's next token in place."""
+class Processor(ABC):
+    """Changes the scores of rows' next tokens in place."""
 
-    def __call__(self, progress: Progress, scores: np.ndarray) -> None: ...
+    def rows(self, progress: Progress) -> np.ndarray:
+        """Return the places of the rows that it changes now: all, unless it says otherwise."""
+        return np.arange(len(progress.new))
+
+    @abstractmethod
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        """Change scores of shape ``(rows, vocabulary)``."""
 
 
 @dataclass(frozen=True)
-class BiasSequences:
+class BiasSequences(Processor):
     """Adds to the score of the token that would complete a sequence."""
 
     biases: tuple[Bias, ...]
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
-        history, total = progress.history, np.zeros_like(scores)
+        history, last = progress.history, dict.fromkeys(ids[-1] for ids, _ in self.biases)
+        places = {token: place for place, token in enumerate(last)}
+        total = np.zeros((len(scores), len(places)), scores.dtype)
         for ids, bias in self.biases:
             rows = history.lengths >= (len(ids) if len(ids) > 1 else 0)
             before = np.array(ids[:-1], np.int64)
             if len(before) > history.width:
                 continue
             rows = rows & (history.ids[:, history.width - len(before) :] == before).all(axis=1)
-            total[rows, ids[-1]] += bias
-        scores += total
+            total[rows, places[ids[-1]]] += bias
+        scores[:, list(places)] += total
 
 
 @dataclass(frozen=True)
-class PenaliseRepetition:
+class PenaliseRepetition(Processor):
     """Divides positive scores of tokens that a row has, and multiplies negative ones (arXiv:1909.05858)."""
 
     penalty: float
@@ -68,7 +76,7 @@ class PenaliseRepetition:
 
 
 @dataclass(frozen=True)
-class ForbidRepeatedNGrams:
+class ForbidRepeatedNGrams(Processor):
     """Forbids the token that would make an n-gram appear twice in a row's tokens."""
 
     size: int
@@ -85,43 +93,49 @@ class ForbidRepeatedNGrams:
 
 
 @dataclass(frozen=True)
-class ForbidEarlyEnd:
+class ForbidEarlyEnd(Processor):
     """Forbids the end tokens until a row is long enough."""
 
     ids: tuple[int, ...]
     settings: Settings
 
+    def rows(self, progress: Progress) -> np.ndarray:
+        return np.flatnonzero(progress.new < self.settings.least(progress.prompts))
+
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
-        short = np.flatnonzero(progress.new < self.settings.least(progress.prompts))
-        scores[short[:, None], list(self.ids)] = -np.inf
+        scores[self.rows(progress)[:, None], list(self.ids)] = -np.inf
 
 
 @dataclass(frozen=True)
-class ForceFirst:
+class ForceFirst(Processor):
     """Leaves one token to rows that are one token long: the language to translate into, for example."""
 
+    def rows(self, progress: Progress) -> np.ndarray:
+        return np.flatnonzero((progress.history.lengths == 1) & (progress.first >= 0))
+
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
-        rows = np.flatnonzero((progress.history.lengths == 1) & (progress.first >= 0))
-        if len(rows):
-            scores[rows] = -np.inf
-            scores[rows, progress.first[rows]] = 0
+        rows = self.rows(progress)
+        scores[rows] = -np.inf
+        scores[rows, progress.first[rows]] = 0
 
 
 @dataclass(frozen=True)
-class ForceEnd:
+class ForceEnd(Processor):
     """Leaves the end tokens to rows that have room for one token more."""
 
     ids: tuple[int, ...]
 
+    def rows(self, progress: Progress) -> np.ndarray:
+        return np.flatnonzero(progress.new == progress.limits - 1)
+
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
-        rows = np.flatnonzero(progress.new == progress.limits - 1)
-        if len(rows):
-            scores[rows] = -np.inf
-            scores[rows[:, None], list(self.ids)] = 0
+        rows = self.rows(progress)
+        scores[rows] = -np.inf
+        scores[rows[:, None], list(self.ids)] = 0
 
 
 @dataclass(frozen=True)
-class Suppress:
+class Suppress(Processor):
     """Forbids tokens."""
 
     ids: tuple[int, ...]
@@ -131,15 +145,17 @@ class Suppress:
 
 
 @dataclass(frozen=True)
-class SuppressFirst:
+class SuppressFirst(Processor):
     """Forbids tokens right behind the prompt, or behind the first token where that one is forced."""
 
     ids: tuple[int, ...]
 
-    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+    def rows(self, progress: Progress) -> np.ndarray:
         forced = (progress.prompts == 1) & (progress.first >= 0)
-        rows = np.flatnonzero(progress.new == forced)
-        scores[rows[:, None], list(self.ids)] = -np.inf
+        return np.flatnonzero(progress.new == forced)
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        scores[self.rows(progress)[:, None], list(self.ids)] = -np.inf
 
 
 def processors_of(settings: Settings) -> Sequence[Processor]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from sparktasks.ops.logits import log_parts
 from sparktasks.ops.sampling import draw, keep_min_p, keep_top_k, keep_top_p, keep_typical
 from sparktasks.runtime.generation.batch import Batch, History
 from sparktasks.runtime.generation.processors import Processor, Progress
@@ -49,10 +50,9 @@ class Rules:
     stops: Stops | None
     stop_tokens: int = 0
 
-    def process(self, progress: Progress, scores: np.ndarray) -> None:
-        """Let every processor change the scores in place."""
-        for processor in self.processors:
-            processor(progress, scores)
+    def acting(self, progress: Progress) -> list[Processor]:
+        """Return the processors that change something now."""
+        return [processor for processor in self.processors if len(processor.rows(progress))]
 
     def ends(self, tokens: np.ndarray) -> np.ndarray:
         """Tell which tokens end a text."""
@@ -72,7 +72,10 @@ class Search(Protocol):
     width: int
 
     def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
-        """Choose each row's next token and append it to the batch's history; returns the texts that are done, by place."""
+        """Choose each row's next token by logits ``(rows, vocabulary)``, float32, and append it to the batch's history.
+
+        Returns the texts that are done, by place.
+        """
 
     def take(self, places: np.ndarray) -> Self:
         """Return the search of some of the texts."""
@@ -86,12 +89,6 @@ class NotANumber(ValueError):
 
     def __init__(self) -> None:
         super().__init__("the model computed NaN logits")
-
-
-def log_total(logits: np.ndarray) -> np.ndarray:
-    """Return log(sum(exp(x))) over the last axis, which stays."""
-    most = logits.max(axis=-1, keepdims=True)
-    return np.asarray(most + np.log(np.exp(logits - most).sum(axis=-1, keepdims=True)))
 
 
 class Sampling:
@@ -110,10 +107,13 @@ class Sampling:
     def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
         rules, history = self.rules, batch.history
         progress = Progress(history, self._new, self._limits, self._first)
-        scores = logits.astype(np.float32) if rules.processors or self._random else logits
-        rules.process(progress, scores)
+        acting = rules.acting(progress)
+        scores = logits.copy() if acting or self._random else logits
+        for processor in acting:
+            processor(progress, scores)
         tokens = self._drawn(scores) if self._random else scores.argmax(axis=-1)
-        self._score += np.take_along_axis(logits, tokens[:, None], -1)[:, 0] - log_total(logits)[:, 0]
+        most, totals = log_parts(logits)
+        self._score += (np.take_along_axis(logits, tokens[:, None], -1) - most - totals)[:, 0]
         self._new += 1
         history.append(tokens)
         return self._finished(tokens, history)
