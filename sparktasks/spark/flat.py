@@ -1,20 +1,22 @@
 """Nested columns as flat ones: how annotation columns pass through a ``pandas_udf``.
 
-``array<struct<...>>`` becomes one array per field, a map field two arrays (keys and values). Catalyst does it with
-``transform`` on the way in and ``transform(arrays_zip(...))`` on the way out. Every other type passes as it is.
+Annotation columns, ``array<struct<...>>``, become one array per field, a map field two arrays (keys and values). Catalyst
+does it with ``transform`` on the way in and ``transform(arrays_zip(...))`` on the way out. Values of other nested types,
+which kernels write only where they have read JSON, travel as JSON. Every other type passes as it is.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_type
-from pyspark.sql.types import ArrayType, DataType, MapType, StructType
+from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructType
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,15 +25,21 @@ if TYPE_CHECKING:
 def _fields(dtype: DataType) -> list[tuple[str, DataType]] | None:
     """Return the fields of an array of structs, or None for any other type."""
     if isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StructType):
-        return [(field.name, field.dataType) for field in dtype.elementType.fields]
+        fields = [(field.name, field.dataType) for field in dtype.elementType.fields]
+        return None if any(_is_nested(kind.valueType if isinstance(kind, MapType) else kind) for _, kind in fields) else fields
     return None
+
+
+def _is_nested(dtype: DataType) -> bool:
+    """Tell whether a type has fields or keys somewhere: pandas has no such columns."""
+    return isinstance(dtype, (StructType, MapType)) or (isinstance(dtype, ArrayType) and _is_nested(dtype.elementType))
 
 
 def flat_types(dtype: DataType) -> list[DataType]:
     """Return the types of the flat columns that stand for one column of type ``dtype``."""
     fields = _fields(dtype)
     if fields is None:
-        return [dtype]
+        return [StringType()] if _is_nested(dtype) else [dtype]
     flat: list[DataType] = []
     for _, kind in fields:
         parts = [ArrayType(kind.keyType), ArrayType(kind.valueType)] if isinstance(kind, MapType) else [kind]
@@ -60,7 +68,7 @@ def assembled(flat: Sequence[Column], dtype: DataType) -> Column:
     """Put a column together from its flat columns, in Catalyst; the inverse of `flat_columns`."""
     fields = _fields(dtype)
     if fields is None:
-        return flat[0]
+        return F.from_json(flat[0], cast("StructType", dtype)) if _is_nested(dtype) else flat[0]
     names = [f"f{index}" for index in range(len(flat))]
     zipped = F.arrays_zip(*(column.alias(name) for column, name in zip(flat, names, strict=True)))
 
@@ -105,10 +113,10 @@ def _offsets(lengths: pa.Array) -> pa.Array:
     return pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths).cast(pa.int32())])
 
 
-def flat_arrays(column: pa.Array) -> list[pa.Array]:
+def flat_arrays(column: pa.Array, dtype: DataType) -> list[pa.Array]:
     """Take an Arrow column apart the way `flat_types` says; the counterpart of `assembled`."""
-    if not (pa.types.is_list(column.type) and pa.types.is_struct(column.type.value_type)):
-        return [column]
+    if _fields(dtype) is None:
+        return [_as_json(column, dtype) if _is_nested(dtype) else column]
     offsets = _offsets(pc.fill_null(pc.list_value_length(column), 0))
     values: Any = column.flatten()
     flat: list[pa.Array] = []
@@ -116,6 +124,21 @@ def flat_arrays(column: pa.Array) -> list[pa.Array]:
         field = pc.struct_field(values, index)
         flat.extend(pa.ListArray.from_arrays(offsets, part) for part in _split_map(field))
     return flat
+
+
+def _as_json(column: pa.Array, dtype: DataType) -> pa.Array:
+    return pa.array([None if value is None else json.dumps(_keyed(value, dtype)) for value in column.to_pylist()], pa.string())
+
+
+def _keyed(value: Any, dtype: DataType) -> Any:
+    """Make dicts of maps, which Arrow returns as pairs."""
+    if value is None:
+        return None
+    if isinstance(dtype, StructType):
+        return {field.name: _keyed(value[field.name], field.dataType) for field in dtype}
+    if isinstance(dtype, MapType):
+        return {key: _keyed(each, dtype.valueType) for key, each in value}
+    return [_keyed(each, dtype.elementType) for each in value] if isinstance(dtype, ArrayType) else value
 
 
 def series(column: pa.Array) -> pd.Series:

@@ -1,11 +1,18 @@
-"""JSON schemas as Spark types."""
+"""JSON schemas as Spark types, and JSON texts as values of these types."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import ArrayType, BooleanType, DataType, DoubleType, LongType, MapType, StringType, StructField, StructType
+
+from sparktasks.spark.annotations import Annotations
 
 _SIMPLE: dict[str, DataType] = {"string": StringType(), "integer": LongType(), "number": DoubleType(), "boolean": BooleanType()}
 
@@ -41,3 +48,53 @@ def _resolved(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
     for part in reference.removeprefix("#/").split("/"):
         found = found[part]
     return dict(found)
+
+
+@dataclass(frozen=True)
+class ReadJson:
+    """annotations whose results are JSON -> the value of each row's first one; null where there is none, or where it is no JSON."""
+
+    dtype: DataType
+
+    def __call__(self, *columns: pa.Array) -> pa.Array:
+        source = Annotations(columns[0])
+        starts = np.cumsum(source.lengths) - source.lengths
+        texts = [source.result[start] if length else None for start, length in zip(starts, source.lengths, strict=True)]
+        return pa.array([_value(text, self.dtype) for text in texts], to_arrow_type(self.dtype))
+
+
+def _value(text: str | None, dtype: DataType) -> Any:
+    try:
+        return fitted(json.loads(text), dtype) if text is not None else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def fitted(value: Any, dtype: DataType) -> Any:
+    """Fit a JSON value to a type that `spark_type` gives, as ``from_json`` does; what does not fit is None.
+
+    >>> fitted({"name": "Ann", "age": "?"}, StructType().add("name", "string").add("age", "bigint"))
+    {'name': 'Ann', 'age': None}
+    """
+    if isinstance(dtype, StructType):
+        return {field.name: fitted(value.get(field.name), field.dataType) for field in dtype} if isinstance(value, dict) else None
+    if isinstance(dtype, MapType):
+        return [(key, fitted(each, dtype.valueType)) for key, each in value.items()] if isinstance(value, dict) else None
+    if isinstance(dtype, ArrayType):
+        return [fitted(each, dtype.elementType) for each in value] if isinstance(value, list) else None
+    if isinstance(dtype, StringType):
+        return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _scalar(value, dtype)
+
+
+_LARGEST = float(np.finfo(np.float64).max)
+
+
+def _scalar(value: Any, dtype: DataType) -> Any:
+    if isinstance(dtype, BooleanType) or isinstance(value, bool):
+        return value if isinstance(dtype, BooleanType) and isinstance(value, bool) else None
+    if not isinstance(value, (int, float)):
+        return None
+    if isinstance(dtype, DoubleType):
+        return float(value) if abs(value) <= _LARGEST else None
+    return int(value) if -(2**63) <= value < 2**63 and float(value).is_integer() else None

@@ -74,7 +74,7 @@ def _by_pandas(base: DataFrame, plan: Plan, parcels: Sequence[Parcel], inputs: S
     arguments = [flat for name, dtype in inputs for flat in flat_columns(quoted(name), dtype)]
     counts = [len(flat_types(dtype)) for dtype in outputs]
     types = [kind for dtype in outputs for kind in flat_types(dtype)]
-    udf = pandas_udf(_pandas_function(plan, parcels, [dtype for _, dtype in inputs]), _positional(types))
+    udf = pandas_udf(_pandas_function(plan, parcels, [dtype for _, dtype in inputs], outputs), _positional(types))
     raw, names = _generated(base, udf(*arguments), len(types))
     flat = iter(names)
     return raw, names, [assembled([F.col(next(flat)) for _ in range(count)], dtype) for dtype, count in zip(outputs, counts, strict=True)]
@@ -99,10 +99,10 @@ def _arrow_function(plan: Plan, parcels: Sequence[Parcel]) -> Callable[..., Any]
     return fused
 
 
-def _pandas_function(plan: Plan, parcels: Sequence[Parcel], types: Sequence[DataType]) -> Callable[..., Any]:
+def _pandas_function(plan: Plan, parcels: Sequence[Parcel], inputs: Sequence[DataType], outputs: Sequence[DataType]) -> Callable[..., Any]:
     import pandas as pd
 
-    fused = _function("run_pandas", plan, parcels, types)
+    fused = _function("run_pandas", plan, parcels, inputs, outputs)
     fused.__annotations__ = {"batches": Iterator[tuple[pd.Series, ...]], "return": Iterator[pd.DataFrame]}
     return fused
 
@@ -142,14 +142,16 @@ def run_arrow(batches: Iterator[Any], sent: Sequence[tuple[Any, ...]], plan: Pla
         yield pa.StructArray.from_arrays(outputs, names=[f"c{index}" for index in range(len(outputs))])
 
 
-def run_pandas(batches: Iterator[Any], sent: Sequence[tuple[Any, ...]], plan: Plan, types: Sequence[DataType]) -> Iterator[pd.DataFrame]:
+def run_pandas(
+    batches: Iterator[Any], sent: Sequence[tuple[Any, ...]], plan: Plan, inputs: Sequence[DataType], outputs: Sequence[DataType]
+) -> Iterator[pd.DataFrame]:
     """Run a plan behind a ``pandas_udf``."""
     import pandas as pd
 
     prepare_worker([Parcel(*each) for each in sent])
     tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
-    for outputs in execute(plan, (unflatten(batch, types) for batch in tuples)):
-        flat = [array for output in outputs for array in flat_arrays(output)]
+    for made in execute(plan, (unflatten(batch, inputs) for batch in tuples)):
+        flat = [array for column, dtype in zip(made, outputs, strict=True) for array in flat_arrays(column, dtype)]
         yield pd.DataFrame({f"c{index}": series(array) for index, array in enumerate(flat)})
 
 

@@ -205,3 +205,58 @@ def test_a_saved_pipeline_generates_the_same(make: Make, spark: SparkSession, tm
     PipelineModel([DocumentAssembler(), stage]).save(str(tmp_path / "saved"))
     loaded = LocalPipeline.load(str(tmp_path / "saved"))
     assert loaded.fullAnnotate("my lord")["generation"] == one(stage, "my lord")
+
+
+FRIEND = {"type": "object", "properties": {"who": {"enum": ["Nurse"], "type": "string"}}, "required": ["who"], "additionalProperties": False}
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"enum": ["Romeo", "Juliet"], "type": "string"},
+        "age": {"type": "integer", "minimum": 1, "maximum": 9},
+        "friends": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 2,
+            "items": {
+                "type": "object",
+                "properties": {"who": {"enum": ["Nurse"], "type": "string"}},
+                "required": ["who"],
+                "additionalProperties": False,
+            },
+        },
+    },
+    "required": ["name", "age", "friends"],
+    "additionalProperties": False,
+}
+
+
+def test_json_texts_become_a_typed_column(make: Make, spark: SparkSession, adapter: str) -> None:
+    stage = make(jsonSchema=PERSON, maxNewTokens=96, parsedCol="person", promptTemplate="{a}")
+    frame = spark.createDataFrame([("my lord",), (None,), ("Enter the king.",)], "a string")
+    found = stage.transform(frame)
+    assert found.schema["person"].dataType.simpleString() == "struct<name:string,age:bigint,friends:array<struct<who:string>>>"
+    rows = found.select("a", "generation.result", "person").collect()
+    assert rows[1].person is None
+    for row in (rows[0], rows[2]):
+        assert row.person.asDict(recursive=True) == json.loads(row.result[0])
+    assert found.select("person.name").first()[0] in ("Romeo", "Juliet")
+    assert LocalPipeline([stage]).annotate({"a": "my lord"})["person"] == json.loads(rows[0].result[0])
+
+
+def test_json_that_is_cut_off_is_null(make: Make) -> None:
+    found = LocalPipeline([make(jsonSchema=PERSON, maxNewTokens=3, parsedCol="person", promptTemplate="{a}")]).annotate({"a": "my lord"})
+    assert found["person"] is None
+    assert found["generation"][0].startswith("{")
+
+
+def test_a_typed_column_needs_a_schema_and_a_name_of_its_own(make: Make) -> None:
+    with pytest.raises(ParamError, match="jsonSchema is not set"):
+        LocalPipeline([make(parsedCol="person", promptTemplate="{a}")])
+    with pytest.raises(ParamError, match="columns of the same name"):
+        LocalPipeline([TextGenerator(jsonSchema=PERSON, parsedCol="generation", promptTemplate="{a}")])
+
+
+def test_a_template_refuses_structs(make: Make, spark: SparkSession) -> None:
+    frame = spark.sql("SELECT named_struct('x', 1) AS a")
+    with pytest.raises(ColumnError, match=r"struct<x:int>.*to_json"):
+        make(promptTemplate="{a}").transform(frame)

@@ -8,7 +8,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pyspark.sql.types import ArrayType, DataType, StringType, StructType
+from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructField, StructType
 
 from sparktasks.errors import ColumnError, DataError, ParamError, listed
 from sparktasks.runtime.generation.chat import open_chat_template, read_chat_template
@@ -20,7 +20,7 @@ from sparktasks.spark.annotator import annotate_each, inherited
 from sparktasks.spark.delivery import locate
 from sparktasks.spark.fusion import Chain, Visible
 from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, failed, is_seq2seq, task_params
-from sparktasks.spark.json_types import spark_type
+from sparktasks.spark.json_types import ReadJson, spark_type
 from sparktasks.spark.params import P, one_of, param
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class TextGenerator(GenerationAnnotator):
     jsonSchema: P[dict[str, Any] | None] = param(
         "JSON schema (or pydantic model) that each text must follow; as much as maxNewTokens allows", default=None
     )
+    parsedCol: P[str | None] = param(
+        "name of a column for each row's first text as a value of jsonSchema's type, such as a struct; null where the text is no whole JSON",
+        default=None,
+    )
     regex: P[str | None] = param("regular expression that each text must match as a whole; as much as maxNewTokens allows", default=None)
     returnFullText: P[bool] = param("whether the prompt is part of the result", default=False)
     truncationSide: P[str] = param("where a prompt that is too long loses its tokens", default="left", check=one_of("left", "right"))
@@ -71,6 +75,15 @@ class TextGenerator(GenerationAnnotator):
     def cut(self) -> str:  # type: ignore[override]
         """The side that long prompts are cut at."""
         return str(self.getOrDefault("truncationSide"))
+
+    def extend(self, chain: Chain) -> Chain:
+        parsed, written = self.getOrDefault("parsedCol"), self.getOrDefault("outputCol")
+        if parsed is None:
+            return super().extend(chain)
+        dtype = self.getJsonType()
+        self.check_distinct([written, parsed])
+        chain = super().extend(chain)
+        return chain.add(ReadJson(dtype), [chain.find(written, self.uid)], StructField(parsed, dtype), self.uid)
 
     def kernel(self) -> GenerateTexts:
         """Return the executor half."""
@@ -98,7 +111,7 @@ class TextGenerator(GenerationAnnotator):
         return super()._set(**kwargs)
 
     def getJsonType(self) -> DataType:
-        """Return jsonSchema as a Spark type, for ``from_json``: texts become typed columns with it."""
+        """Return jsonSchema as a Spark type: parsedCol's, or for ``from_json``."""
         schema = self.getOrDefault("jsonSchema")
         if schema is None:
             raise ParamError(f"{self.uid}: jsonSchema is not set, so its texts have no type")
@@ -121,7 +134,7 @@ class TextGenerator(GenerationAnnotator):
         if template is not None and messages is not None:
             raise ParamError(f"{self.uid}: promptTemplate and messagesCol={messages!r} exclude each other")
         if template is not None:
-            return [chain.find(name, self.uid) for name in fields_of(template, self.uid)]
+            return [self._printable(chain, name) for name in fields_of(template, self.uid)]
         if messages is None:
             return super()._arranged(chain)
         column = chain.find(messages, self.uid)
@@ -132,6 +145,15 @@ class TextGenerator(GenerationAnnotator):
                 f"Columns that would fit: {listed(fitting)}"
             )
         return [column]
+
+    def _printable(self, chain: Chain, name: str) -> Visible:
+        column = chain.find(name, self.uid)
+        if isinstance(column.dataType, (StructType, MapType)):
+            raise ColumnError(
+                f"{self.uid}: promptTemplate names the column {name!r}, which is {column.dataType.simpleString()}. "
+                "Give one of its fields as a column of its own, or the whole by to_json"
+            )
+        return column
 
 
 def _is_chat(dtype: Any) -> bool:

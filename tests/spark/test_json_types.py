@@ -1,0 +1,65 @@
+"""JSON as typed values: by the rules of Spark's own ``from_json``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from sparktasks.spark.annotations import Annotation, build
+from sparktasks.spark.json_types import ReadJson, spark_type
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"type": "integer"},
+        "height": {"type": "number"},
+        "here": {"type": "boolean"},
+        "lines": {"type": "array", "items": {"type": "object", "properties": {"item": {"type": "string"}, "count": {"type": "integer"}}}},
+        "notes": {"type": "object", "additionalProperties": {"type": "string"}},
+        "either": {"type": ["string", "integer"]},
+    },
+}
+TEXTS = [
+    '{"name": "Ann", "age": 7, "height": 1.5, "here": true, "lines": [{"item": "é", "count": 2}, {"item": "b"}], "notes": {"k": "v"}, "either": 5}',
+    '{"name": null, "age": -9223372036854775808, "height": 3, "here": false, "lines": [], "notes": {}, "either": "x"}',
+    '{"name": "\\u00e9\\n\\"", "height": 1e300, "more": 1}',
+    "{}",
+]
+
+
+def values(texts: list[str | None]) -> list[object]:
+    rows = [[] if text is None else [Annotation("document", 0, 0, text, {}), Annotation("document", 0, 0, "{}", {})] for text in texts]
+    return list(ReadJson(spark_type(SCHEMA))(build(rows)).to_pylist())
+
+
+def test_values_equal_those_of_from_json(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([(text,) for text in TEXTS], "text string")
+    wanted = [row.value.asDict(recursive=True) for row in frame.select(F.from_json("text", spark_type(SCHEMA)).alias("value")).collect()]
+    found = [{**value, "notes": None if value["notes"] is None else dict(value["notes"])} for value in values([*TEXTS])]  # type: ignore[dict-item]
+    assert found == wanted
+
+
+@pytest.mark.parametrize("text", [None, "", "{", '{"name": "cut o', "[" * 100_000, "nothing"])
+def test_what_is_no_json_is_null(text: str | None) -> None:
+    assert values([text]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("age", 1e300), ("age", 2**63), ("age", True), ("age", "7"), ("height", "high"), ("here", 1), ("lines", {}), ("notes", [])]
+)
+def test_a_value_of_another_type_is_null(key: str, value: object) -> None:
+    (found,) = values([json.dumps({"name": "Ann", key: value})])
+    assert isinstance(found, dict)
+    assert (found["name"], found[key]) == ("Ann", None)
+
+
+@pytest.mark.parametrize("text", ['{"age": NaN}', '{"age": Infinity}', '{"age": 1e999}', '{"height": -1e999}'])
+def test_numbers_that_no_column_holds_are_null(text: str) -> None:
+    (found,) = values([text])
+    assert isinstance(found, dict)
+    assert found["age"] is None
+    assert found["height"] is None
