@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
-PACKAGES = ("pyspark", "onnxruntime", "tokenizers", "transformers", "torch", "ctranslate2", "pyarrow", "numpy")
+PACKAGES = ("pyspark", "onnxruntime", "tokenizers", "transformers", "torch", "ctranslate2", "onnxruntime-genai", "pyarrow", "numpy")
 
 sys.path.insert(0, str(ROOT))
 
@@ -104,3 +104,11 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def write_page(out: Path, title: str, facts: Mapping[str, Any], parts: Sequence[str]) -> None:
+    """Print a page of results, and write it to a file: a title, facts, and what was found."""
+    known = "\n".join(f"- {key}: {value}" for key, value in {**facts, **machine()}.items())
+    text = f"# {title}\n\n{known}\n" + "".join(parts)
+    print(text)
+    out.write_text(text, encoding="utf-8")

@@ -15,10 +15,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from common import ROOT, Spread, machine, ratios, seconds
+from common import ROOT, Spread, ratios, seconds, write_page
 from decoders import SHAPES, VOCABULARY, DecoderModel, decoder
 
 from sparktasks.runtime import threads
@@ -126,39 +125,41 @@ def step_costs(model: Decoder, rows: int, columns: int, times: int) -> tuple[lis
     return ours, bare
 
 
-def measure(contenders: Sequence[Contender], rounds: int) -> dict[str, list[float]]:
-    """Run the contenders in turn; returns tokens a second of each round."""
-    rates: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+@dataclass
+class Measured:
+    """What a contender did: tokens a second of each round, and the share of texts that equal the first contender's."""
+
+    rates: list[float]
+    same: float = 0.0
+
+
+def measure(contenders: Sequence[Contender], rounds: int) -> dict[str, Measured]:
+    """Run the contenders in turn."""
+    measured = {contender.name: Measured([]) for contender in contenders}
     wanted: list[list[int]] | None = None
     for number in range(rounds):
         for contender in contenders:
             found: list[list[int]] = []
             taken = seconds(lambda contender=contender, found=found: found.extend(contender.run()))
             wanted = wanted or found
-            same = sum(left == right for left, right in zip(wanted, found, strict=True))
-            rates[contender.name].append(sum(map(len, found)) / taken)
-            print(f"round {number + 1}: {contender.name} {rates[contender.name][-1]:.1f} tokens/s, {same} of {len(found)} texts the same", flush=True)
-    return rates
+            result = measured[contender.name]
+            result.same = sum(left == right for left, right in zip(wanted, found, strict=True)) / len(found)
+            result.rates.append(sum(map(len, found)) / taken)
+            print(f"round {number + 1}: {contender.name} {result.rates[-1]:.1f} tokens/s, {result.same:.0%} of the texts the same", flush=True)
+    return measured
 
 
-def table(name: str, contenders: Sequence[Contender], rates: dict[str, list[float]], requests: Sequence[Request]) -> str:
-    """Write one shape's results."""
+def table(contenders: Sequence[Contender], measured: dict[str, Measured], requests: Sequence[Request]) -> str:
+    """Write the results of one shape."""
     ours, lengths = contenders[0].name, [request.limit for request in requests]
     quartiles = " / ".join(f"{value:.0f}" for value in np.percentile(lengths, (25, 50, 75)))
-    rows = "\n".join(
-        f"| {each.name} | {Spread.of(rates[each.name])} | {'' if each.name == ours else ratios(rates[ours], rates[each.name])} | {each.setting} |"
-        for each in contenders
-    )
-    return f"""
-## {name}
-
-{SHAPES[name]}, vocabulary {VOCABULARY:,}, random weights, fp32.
-{len(requests)} texts of {min(lengths)} to {max(lengths)} new tokens, quartiles {quartiles}.
-
-| | tokens/s | {ours} is faster by | setting |
-|---|---|---|---|
-{rows}
-"""
+    head = f"{len(requests)} texts of {min(lengths)} to {max(lengths)} new tokens, quartiles {quartiles}.\n"
+    head += f"\n| | tokens/s | {ours} is faster by | same texts | setting |\n|---|---|---|---|---|\n"
+    for each in contenders:
+        found = measured[each.name]
+        faster = "" if each.name == ours else str(ratios(measured[ours].rates, found.rates))
+        head += f"| {each.name} | {Spread.of(found.rates)} | {faster} | {found.same:.0%} | {each.setting} |\n"
+    return head
 
 
 def shape_report(name: str, model: DecoderModel, options: argparse.Namespace) -> str:
@@ -176,7 +177,8 @@ def shape_report(name: str, model: DecoderModel, options: argparse.Namespace) ->
     ]
     if not options.peers:
         contenders = contenders[:3]
-    report = table(name, contenders, measure(contenders, options.rounds), requests)
+    report = f"\n## {name}\n\n{SHAPES[name]}, vocabulary {VOCABULARY:,}, random weights, fp32.\n"
+    report += table(contenders, measure(contenders, options.rounds), requests)
     ours, bare = step_costs(engine, slots, 128, 128)
     share, extra = ratios(ours, bare), Spread.of([(left - right) * 1e6 for left, right in zip(ours, bare, strict=True)])
     report += f"\nA step of {slots} texts with 128 to 256 tokens in the cache takes {share} times a bare run of the same feeds: "
@@ -214,11 +216,8 @@ def main() -> None:
     options = parser.parse_args()
     threads.use(options.threads)
     reports = [shape_report(name, decoder(name, options.models), options) for name in options.shapes]
-    facts: dict[str, Any] = {"threads": options.threads, "rounds": f"{options.rounds}, interleaved; median (lowest-highest)", **machine()}
-    header = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    text = f"# Generation: tokens a second\n\n{header}\n" + "".join(reports)
-    print(text)
-    options.out.write_text(text, encoding="utf-8")
+    facts = {"threads": options.threads, "rounds": f"{options.rounds}, interleaved; median (lowest-highest)"}
+    write_page(options.out, "Generation: tokens a second", facts, reports)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Spread, machine, ratios, seconds
+from common import ROOT, Spread, ratios, seconds, write_page
 
 from sparktasks.runtime import threads
 from sparktasks.runtime.bundle import open_bundle
@@ -28,26 +28,31 @@ from sparktasks.runtime.generation.decoder import Decoder
 from sparktasks.runtime.generation.scheduler import Capacity, Scheduler
 from sparktasks.runtime.generation.search import Request, Rules
 from sparktasks.runtime.generation.settings import Settings
+from sparktasks.runtime.quantize import quantize
 
 NEW_TOKENS = 48
+OURS, OURS_INT8 = "sparktasks, float32", "sparktasks, int8"
 SOURCES = {"marian": (8, 40), "bart": (60, 200)}
 SEED = 1
 
 
 @dataclass(frozen=True)
 class Seq2seq:
-    """Folders of one network: ONNX bundle, checkpoint, and what CTranslate2 made of that."""
+    """Folders of one network: ONNX bundle, its int8 form, checkpoint, and what CTranslate2 made of that."""
 
     bundle: Path
+    int8: Path
     torch: Path
     ctranslate2: Path
 
 
 def model(name: str, folder: Path) -> Seq2seq:
     """Return a model's folders, building them at first use."""
-    found = Seq2seq(folder / name / "onnx", folder / name / "torch", folder / name / "ct2")
+    found = Seq2seq(folder / name / "onnx", folder / name / "int8", folder / name / "torch", folder / name / "ct2")
     if not (found.ctranslate2 / "model.bin").is_file():
         _build(name, found)
+    if not found.int8.is_dir():
+        quantize(open_bundle(found.bundle), found.int8)
     return found
 
 
@@ -80,7 +85,7 @@ def _build(name: str, target: Seq2seq) -> None:
     config = network.config
     network.generation_config.forced_eos_token_id = None
     words = {f"w{index}": index for index in range(config.vocab_size)}
-    names = {"eos_token": config.eos_token_id, "pad_token": config.pad_token_id, "bos_token": getattr(config, "bos_token_id", 0) or 0, "unk_token": 3}
+    names = {"eos_token": config.eos_token_id, "pad_token": config.pad_token_id, "unk_token": 3}
     special = {key: f"<{key.removesuffix('_token')}>" for key in names}
     for key, index in names.items():
         words.pop(f"w{index}", None)
@@ -107,9 +112,9 @@ def sources(name: str, count: int, vocabulary: int) -> list[list[int]]:
 Run = Callable[[Sequence[list[int]]], int]
 
 
-def ours(folders: Seq2seq, beams: int) -> Run:
+def ours(folder: Path, beams: int) -> Run:
     """Generate with the scheduler; all runs return how many tokens they made."""
-    bundle = open_bundle(folders.bundle)
+    bundle = open_bundle(folder)
     decoder = Decoder(bundle)
     start, end = int(bundle.config["decoder_start_token_id"]), int(bundle.config["eos_token_id"])
     scheduler = Scheduler(decoder, Rules(Settings(num_beams=beams, suppress_tokens=(end,)), _holding(end), None), Capacity(32 * beams, 1 << 20, 1024))
@@ -175,7 +180,8 @@ def report(name: str, folders: Seq2seq, beams: int, options: argparse.Namespace)
     """Measure one model with one number of beams."""
     rows = sources(name, options.texts, int(json.loads((folders.bundle / "config.json").read_text())["vocab_size"]))
     runs: dict[str, Run] = {
-        "sparktasks": ours(folders, beams),
+        OURS: ours(folders.bundle, beams),
+        OURS_INT8: ours(folders.int8, beams),
         "transformers": of_transformers(folders, beams),
         "CTranslate2, float32": of_ctranslate2(folders, beams, "float32"),
         "CTranslate2, int8": of_ctranslate2(folders, beams, "int8"),
@@ -183,19 +189,18 @@ def report(name: str, folders: Seq2seq, beams: int, options: argparse.Namespace)
     rates: dict[str, list[float]] = {key: [] for key in runs}
     for run in runs.values():
         run(rows[:8])
+    ratio_of = {key: OURS_INT8 if key.endswith("int8") else OURS for key in runs if key not in (OURS, OURS_INT8)}
     for number in range(options.rounds):
         for key, run in runs.items():
             counts: list[int] = []
             taken = seconds(lambda run=run, counts=counts: counts.append(run(rows)))
             rates[key].append(counts[0] / taken)
             print(f"{name}, {beams} beams, round {number + 1}: {key} {rates[key][-1]:.0f} tokens/s", flush=True)
-    lines = [
-        f"| {key} | {Spread.of(values)} | {ratios(rates['sparktasks'], values) if key != 'sparktasks' else ''} |" for key, values in rates.items()
-    ]
+    lines = [f"| {key} | {Spread.of(values)} | {ratios(rates[ratio_of[key]], values) if key in ratio_of else ''} |" for key, values in rates.items()]
     low, high = SOURCES[name]
     head = f"\n## {name}, {'greedy' if beams == 1 else f'{beams} beams'}\n\n"
     head += f"{len(rows)} sources of {low} to {high} tokens, {NEW_TOKENS} new tokens each.\n"
-    return head + "\n| | tokens/s | sparktasks is faster by |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+    return head + "\n| | tokens/s | sparktasks of this precision is faster by |\n|---|---|---|\n" + "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -211,11 +216,8 @@ def main() -> None:
     options = parser.parse_args()
     threads.use(options.threads)
     parts = [report(name, model(name, options.models), beams, options) for name in options.names for beams in options.beams]
-    facts = {"threads": options.threads, "rounds": f"{options.rounds}, interleaved; median (lowest-highest)", **machine()}
-    header = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    text = f"# Encoder-decoders: tokens a second\n\n{header}\n" + "".join(parts)
-    print(text)
-    options.out.write_text(text, encoding="utf-8")
+    facts = {"threads": options.threads, "rounds": f"{options.rounds}, interleaved; median (lowest-highest)"}
+    write_page(options.out, "Encoder-decoders: tokens a second", facts, parts)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,27 +38,52 @@ def twin_of(folder: Path) -> tuple[hf.PreTrainedModel, hf.PreTrainedTokenizerFas
 def generated(twin: Path, prompts: Iterable[str], **options: Any) -> list[list[Record]]:
     """Return for each prompt one record per returned sequence; options are those of `generate`."""
     network, tokenizer = twin_of(Path(twin))
+    with calm():
+        return [records(network, tokenizer, prompt, options) for prompt in prompts]
+
+
+def traced(twin: Path, prompts: Iterable[str], **options: Any) -> list[tuple[tuple[int, ...], torch.Tensor]]:
+    """Return for each prompt its new tokens and the logits that the network computed before each, untouched by any option."""
+    network, tokenizer = twin_of(Path(twin))
+    found = []
+    with calm():
+        for prompt in prompts:
+            answer, (ids,) = answered(network, tokenizer, prompt, {**options, "output_logits": True})
+            found.append((ids, torch.stack(answer.logits[: len(ids)])[:, 0]))
+    return found
+
+
+@contextlib.contextmanager
+def calm() -> Iterator[None]:
+    """Let torch use one thread, and say nothing about options that others switch off."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about options that others switch off
-            return [records(network, tokenizer, prompt, options) for prompt in prompts]
+            warnings.simplefilter("ignore", UserWarning)
+            yield
     finally:
         torch.set_num_threads(threads)
 
 
 def records(network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast, prompt: str, options: dict[str, Any]) -> list[Record]:
     """Return what a network answers to one prompt."""
+    answer, found = answered(network, tokenizer, prompt, options)
+    scores = answer.sequences_scores.tolist() if "sequences_scores" in answer else [None] * len(found)
+    texts = (tokenizer.decode(ids, skip_special_tokens=True) for ids in found)
+    return [Record(ids, text, score) for ids, text, score in zip(found, texts, scores, strict=True)]
+
+
+def answered(
+    network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast, prompt: str, options: dict[str, Any]
+) -> tuple[Any, list[tuple[int, ...]]]:
+    """Return what `generate` answers to one prompt, and the new tokens of each sequence."""
     batch = tokenizer(prompt, return_tensors="pt")
     given = {name: batch[name] for name in ("input_ids", "attention_mask")}
     answer = network.generate(**given, **options, return_dict_in_generate=True, output_scores=True)
     start = 1 if network.config.is_encoder_decoder else given["input_ids"].shape[1]
     ends = end_ids(options.get("eos_token_id", network.generation_config.eos_token_id))
-    found = [until_end(row[start:].tolist(), ends) for row in answer.sequences]
-    scores = answer.sequences_scores.tolist() if "sequences_scores" in answer else [None] * len(found)
-    texts = (tokenizer.decode(ids, skip_special_tokens=True) for ids in found)
-    return [Record(tuple(ids), text, score) for ids, text, score in zip(found, texts, scores, strict=True)]
+    return answer, [tuple(until_end(row[start:].tolist(), ends)) for row in answer.sequences]
 
 
 def end_ids(value: int | list[int] | None) -> tuple[int, ...]:

@@ -13,23 +13,30 @@ import torch
 
 from .checks import WeakBundle
 from .generation_checks import Batch, Generator
-from .generation_specs import CAUSAL, DECODER_MERGED, ENCODER, GenerationSpec
+from .generation_specs import CAUSAL, DECODER_MERGED, EMBED_TOKENS, ENCODER, GROUPED, HALF, GenerationSpec
 
 TOLERANCE = 1e-4
+ROUNDED = 8 * 2**-10  # of the largest logit: eight times what float16 cannot tell apart there
 STEPS = 6
 BATCH = 24
 Arrays = dict[str, np.ndarray]
 
 
 class Graphs:
-    """The decoder of a bundle in one or two files, and its encoder if it has one."""
+    """The decoder of a bundle in one or two files, its encoder, and the graph that turns ids into vectors, where it has them."""
 
-    def __init__(self, folder: Path, files: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, files: tuple[str, ...], head: int = 0) -> None:
         sessions = {file: onnxruntime.InferenceSession(str(folder / file), providers=["CPUExecutionProvider"]) for file in files}
-        self.encoder = sessions.pop(ENCODER, None)
+        self.encoder, self.embed = (self.beside(sessions, name) for name in (ENCODER, EMBED_TOKENS))
         decoders = [*sessions.values()]
         self.first, self.later = decoders[0], decoders[-1]
         self.cache: Arrays = {}
+        self.head = head  # what a key has room for, where a graph does not tell
+
+    @staticmethod
+    def beside(sessions: dict[str, Any], name: str) -> Any:
+        """Take the graph of a name, in any precision, out of the decoder's; None where there is none."""
+        return next((sessions.pop(file) for file in [*sessions] if file.startswith(Path(name).stem)), None)
 
     def encoded(self, batch: Arrays) -> Arrays:
         """Return what the decoder is given of the prompts at every step."""
@@ -47,24 +54,34 @@ class Graphs:
         inputs = {**given, **past, "input_ids": fresh, "use_cache_branch": np.array([number > 0]), "num_logits_to_keep": np.array(1)}
         if "position_ids" in given:
             inputs["position_ids"] = given["position_ids"][:, -fresh.shape[1] :]
+        if self.embed is not None:
+            inputs["inputs_embeds"] = self.embed.run(None, {"input_ids": fresh})[0]
         answer = session.run(None, {name: inputs[name] for name in items})
         outputs = {item.name: value for item, value in zip(session.get_outputs(), answer, strict=True)}
         self.cache |= {name: value for name, value in outputs.items() if name.startswith("present") and value.size}
-        return outputs["logits"][:, -1]
+        return outputs["logits"][:, -1].astype(np.float32)
 
     def past(self, item: Any, batch: int) -> np.ndarray:
         """Return one part of the cache, empty at the first step."""
         _, heads, _, size = item.shape
-        blank = np.zeros((batch, heads, 0, size), dtype=np.float32)
+        size = self.head if isinstance(size, str) else size
+        blank = np.zeros((batch, heads, 0, size), dtype=np.float16 if item.type == "tensor(float16)" else np.float32)
         return self.cache.get(item.name.replace("past_key_values", "present"), blank)
 
 
 def check_generator(generator: Generator, folder: Path, prompts: Sequence[str]) -> float:
     """Return the largest difference of graphs and network; raise where it is no noise."""
-    spec, batch = generator.spec, generator.batch(prompts[:BATCH])
-    decoders = [Graphs(folder / spec.subfolder, files) for files in sets_of_files(spec)]
-    worst = float(np.max([np.abs(found - true) for graphs in decoders for found, true in steps(generator, graphs, batch)]))
-    if not worst <= TOLERANCE:  # so that nan is refused
+    spec, head = generator.spec, getattr(generator.network.config, "head_dim", 0)
+    batches = [[prompt] for prompt in prompts[:BATCH]] if spec.layout == GROUPED else [prompts[:BATCH]]  # which knows no pads before a text
+    pairs = [
+        pair
+        for files in sets_of_files(spec)
+        for batch in batches
+        for pair in steps(generator, Graphs(folder / spec.subfolder, files, head), generator.batch(batch))
+    ]
+    worst = float(np.max([np.abs(found - true) for found, true in pairs]))
+    loudest = float(np.max([np.abs(true) for _, true in pairs]))
+    if not worst <= (ROUNDED * loudest if spec.precision == HALF else TOLERANCE):  # so that nan is refused
         raise WeakBundle(f"{spec.name}: graphs and network differ by {worst:.3g}")
     return worst
 

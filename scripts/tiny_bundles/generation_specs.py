@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 CAUSAL = "text-generation"
@@ -15,12 +16,18 @@ SPLIT = "split"  # a graph for the first step and one for the others
 MERGED = "merged"  # both in one file, chosen by the input use_cache_branch
 EVERY = "every"  # split and merged files side by side, as Optimum leaves them
 LOGITS = "logits"  # like PAST, with the input num_logits_to_keep
+EMBEDS = "embeds"  # a decoder with a cache that takes vectors, and a graph that turns ids into them: as models that also see are published
+GROUPED = "grouped"  # attention is one node, and genai_config.json stands for config.json: as onnxruntime-genai's builder writes
+
+HALF = "fp16"  # weights, cache and logits are float16, and the files are named so
 
 DECODER, WITH_PAST, DECODER_MERGED = "decoder_model.onnx", "decoder_with_past_model.onnx", "decoder_model_merged.onnx"
-ENCODER = "encoder_model.onnx"
+ENCODER, EMBED_TOKENS = "encoder_model.onnx", "embed_tokens.onnx"
 FILES: dict[tuple[str, str], tuple[str, ...]] = {
     (CAUSAL, PAST): ("model.onnx",),
     (CAUSAL, LOGITS): ("model.onnx",),
+    (CAUSAL, GROUPED): ("model.onnx",),
+    (CAUSAL, EMBEDS): (DECODER_MERGED, EMBED_TOKENS),
     (CAUSAL, NO_PAST): ("model.onnx",),
     (CAUSAL, SPLIT): (DECODER, WITH_PAST),
     (CAUSAL, MERGED): (DECODER_MERGED,),
@@ -49,10 +56,16 @@ class GenerationSpec:
     subfolder: str = ""  # "onnx" as transformers.js lays it out, "" as Optimum does
     external_data: bool = False
     baked_blocks: bool = False
+    precision: str = ""  # HALF, or "" for float32
 
     @property
     def files(self) -> tuple[str, ...]:
         """Return the names of the graphs."""
+        return tuple(f"{Path(name).stem}_{self.precision}.onnx" if self.precision else name for name in self.exported)
+
+    @property
+    def exported(self) -> tuple[str, ...]:
+        """Return the names of the graphs as they are exported, in float32."""
         return FILES[self.task, self.layout]
 
 
@@ -80,9 +93,11 @@ T5 = {"decoder_start_token_id": "<pad>", "eos_token_id": "</s>", "pad_token_id":
 BART = {**BLOOM, "decoder_start_token_id": "</s>", "forced_eos_token_id": "</s>"}
 MBART = {**BART, "forced_bos_token_id": "fr_XX", "num_beams": 2}
 M2M = {**BLOOM, "decoder_start_token_id": "</s>", "forced_bos_token_id": "__fr__", "num_beams": 2, "early_stopping": True}
+NLLB = {**M2M, "forced_bos_token_id": "fra_Latn"}
 PEGASUS = {**T5, "forced_eos_token_id": "</s>", "num_beams": 3, "length_penalty": 0.8}
 MARIAN = {**T5, "forced_eos_token_id": "</s>", "num_beams": 2, "bad_words_ids": [["<pad>"]]}
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_layers": 3}
+UNROUNDED = {"relative_attention_max_distance": 40}  # no distance at the edge of a bucket, where float16 would find another
 
 GENERATION_SPECS: tuple[GenerationSpec, ...] = (
     causal("gpt2", "gpt2", GPT2, seed=3),
@@ -112,10 +127,15 @@ GENERATION_SPECS: tuple[GenerationSpec, ...] = (
     causal("gpt2", "gpt2", GPT2, NO_PAST, NO_PAST, seed=3),
     causal("gpt2", "gpt2", GPT2, SPLIT, SPLIT, seed=3),
     causal("gpt2", "gpt2", GPT2, MERGED, MERGED, seed=3),
+    causal("gpt2", "gpt2", GPT2, HALF, precision=HALF, subfolder="onnx", seed=3),
     causal("llama", "llama", LLAMA, LOGITS, LOGITS, seed=1),
+    causal("llama", "llama", LLAMA, EMBEDS, EMBEDS, subfolder="onnx", seed=1),
+    causal("llama", "llama", LLAMA, GROUPED, GROUPED, sizes={"head_dim": 16}, seed=1),
     seq2seq("t5", "t5", T5, NO_PAST, NO_PAST, seed=31),
     seq2seq("t5", "t5", T5, SPLIT, SPLIT, seed=31),
     seq2seq("t5", "t5", T5, EVERY, EVERY, seed=31),
+    seq2seq("t5", "t5", T5, HALF, precision=HALF, sizes=UNROUNDED, seed=31),
+    seq2seq("m2m_100", "nllb", NLLB, "nllb", seed=32),
 )
 
 GENERATION: dict[str, GenerationSpec] = {spec.name: spec for spec in GENERATION_SPECS}

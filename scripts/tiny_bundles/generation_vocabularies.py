@@ -15,6 +15,7 @@ from transformers import (
     GPTNeoXTokenizerFast,
     LlamaTokenizerFast,
     MBart50TokenizerFast,
+    NllbTokenizerFast,
     PegasusTokenizerFast,
     PreTrainedTokenizerFast,
     Qwen2TokenizerFast,
@@ -26,6 +27,7 @@ from .vocabularies import FAIRSEQ, PIECES, ROBERTA_SPECIALS, Lines, Maker, byte_
 END = "<|endoftext|>"
 TURNS = ("<|im_start|>", "<|im_end|>")
 LANGUAGES = ("__en__", "__fr__", "__de__")
+LOCALES = ("eng_Latn", "fra_Latn", "deu_Latn")
 
 
 def byte_level(cls: type, specials: tuple[str, ...], template: str = "$A", **tokens: str) -> Maker:
@@ -83,6 +85,7 @@ PHI3_TOKENS = {"eos_token": END, "pad_token": END, "additional_special_tokens": 
 PHI3 = {**LLAMA, "user_defined_symbols": [END, "<|end|>"]}
 T5 = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
 MARIAN = {"eos_id": 0, "unk_id": 1, "bos_id": -1, "pad_id": -1}
+NLLB = {**FAIRSEQ, "model_type": "bpe"}
 M2M = {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3, "control_symbols": list(LANGUAGES)}
 
 OPT = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
@@ -103,4 +106,5 @@ GENERATION_TOKENIZERS: dict[str, Maker] = {
     "pegasus": sentence_piece(functools.partial(PegasusTokenizerFast, offset=5), T5, few_rules=True),
     "marian": piece_template(MARIAN, "$A </s>", pad_last=True, eos_token="</s>", unk_token="<unk>", pad_token="<pad>"),
     "m2m_100": piece_template(M2M, "__en__ $A </s>", additional_special_tokens=list(LANGUAGES), **BLOOM),
+    "nllb": sentence_piece(functools.partial(NllbTokenizerFast, additional_special_tokens=list(LOCALES)), NLLB, few_rules=True),
 }

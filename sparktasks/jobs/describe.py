@@ -10,9 +10,10 @@ from pathlib import Path
 
 import sparktasks
 from sparktasks.errors import ParamError, SparkTasksError
+from sparktasks.runtime.agreement import agreement
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.graph import Port
-from sparktasks.runtime.quantize import agreement, quantize, write_card
+from sparktasks.runtime.quantize import quantize, write_card
 from sparktasks.runtime.store import Store
 from sparktasks.spark.annotator import ModelAnnotator
 from sparktasks.spark.sources import find_folder
@@ -107,7 +108,7 @@ def optimized_lines(source: str, file: str | None, out: str | None, texts: str |
     except BaseException:
         shutil.rmtree(made.folder, ignore_errors=True)
         raise
-    sizes = f"{bundle.weight_bytes / 1e6:,.1f} MB -> {made.weight_bytes / 1e6:,.1f} MB"
+    sizes = f"{bundle.all_weight_bytes / 1e6:,.1f} MB -> {made.all_weight_bytes / 1e6:,.1f} MB"
     return [f"{made.model_path}: {sizes}", *(found.lines() if found else ["not measured: give --texts FILE"])]
 
 

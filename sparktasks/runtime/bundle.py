@@ -83,6 +83,11 @@ class Bundle:
         return self.config.get("task_specific_params") or {}
 
     @property
+    def text_config(self) -> dict[str, Any]:
+        """What config.json says of the part that writes text, where the model also sees or hears."""
+        return self.config.get("text_config") or {}
+
+    @property
     def model_path(self) -> Path:
         """The ONNX file."""
         return self.folder / self.model
@@ -159,7 +164,7 @@ class Bundle:
     @property
     def positions(self) -> int | None:
         """The number of positions the model knows; None where config.json names none."""
-        positions = next((self.config[key] for key in _POSITION_KEYS if key in self.config), None)
+        positions = next((config[key] for config in (self.config, self.text_config) for key in _POSITION_KEYS if key in config), None)
         if positions is None and self.config.get("model_type") in _N_POSITIONS:
             positions = self.config.get("n_positions")
         if positions and self.config.get("model_type") in _OFFSET_POSITIONS:
@@ -185,6 +190,11 @@ class Bundle:
         """Bytes of the ONNX file and its outside data."""
         beside = (self.model_path.parent / name for name in self.graph.external_files)
         return sum(path.stat().st_size for path in (self.model_path, *beside))
+
+    @property
+    def all_weight_bytes(self) -> int:
+        """The same of all graphs together."""
+        return sum(replace(self, model=name).weight_bytes for name in self.graphs)
 
     def check_logits(self, *axes: str) -> None:
         """Raise `BundleError` where the graph's logits do not have these axes, or not one column for each label."""
@@ -218,10 +228,14 @@ def open_bundle(folder: str | Path, model: str | None = None, precision: str = "
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
         raise BundleError(f"{folder} is not a folder. A bundle is a folder with config.json, tokenizer.json and an ONNX file")
-    config = _present(_read_json(path / "config.json", required=True))
+    genai = _read_json(path / "genai_config.json", required=False)
+    found_config = _read_json(path / "config.json", required=genai is None)
+    config = _present(_genai_config(genai) if found_config is None else found_config)
     tokenizer_config = _present(_read_json(path / "tokenizer_config.json", required=False) or {})
     if model is not None and not (path / model).is_file():
         raise BundleError(f"{path} has no {model}. ONNX files there: {listed(_onnx_files(path))}")
+    if model is None and precision == "auto" and genai is not None:
+        model = genai["model"]["decoder"]["filename"]
     found = _find_model(path, precision) if model is None else model
     graphs = {name: read_graph(path / name) for name in (found, *_companions(path, found))}
     bundle = Bundle(path, found, config, tokenizer_config, graphs)
@@ -239,6 +253,15 @@ def graph_files(precision: str) -> list[tuple[list[str], list[str]]]:
         ([f"{base}{suffix}.onnx" for suffix in suffixes], [f"{other}{suffix}.onnx" for other in _COMPANIONS.get(base, ()) for suffix in also])
         for base in _BASES
     ]
+
+
+def _genai_config(genai: dict[str, Any]) -> dict[str, Any]:
+    """Return what onnxruntime-genai's genai_config.json says, under the names that config.json and generation_config.json have for it."""
+    model, search = genai["model"], genai.get("search", {})
+    named = {key: model.get(key) for key in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
+    chosen = {key: value for key, value in search.items() if key not in ("max_length", "min_length")}  # which say how much room there is
+    sizes = {"max_position_embeddings": model.get("context_length"), "head_dim": model.get("decoder", {}).get("head_size")}
+    return chosen | named | sizes | {"model_type": model.get("type")}
 
 
 def _present(content: dict[str, Any]) -> dict[str, Any]:

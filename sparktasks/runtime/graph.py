@@ -10,6 +10,7 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sparktasks.errors import BundleError
 
@@ -28,13 +29,17 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """What an ONNX file's header says; ``embedding_rows`` is the number of token ids the input embedding has rows for."""
+    """What an ONNX file's header says; ``embedding_rows`` is the number of token ids the input embedding has rows for.
+
+    ``operators`` are the types of its nodes, but for those inside of branches and loops.
+    """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     opset: int
     external_files: tuple[str, ...]
     embedding_rows: int | None
+    operators: frozenset[str]
 
 
 class _Message:
@@ -108,13 +113,15 @@ def read_graph(path: Path) -> Graph:
 
 def _read(graph: _Message, opset: int) -> Graph:
     tensors = {tensor.texts(8)[0]: tensor for tensor in graph.messages(5) if tensor.texts(8)}
+    nodes = [_node(message) for message in graph.messages(1)]
     ports = [_port(value) for value in graph.messages(11)]
     return Graph(
         inputs=tuple(port for port in ports if port.name not in tensors),
         outputs=tuple(_port(value) for value in graph.messages(12)),
         opset=opset,
         external_files=tuple(sorted({file for tensor in tensors.values() for file in _locations(tensor)})),
-        embedding_rows=_embedding_rows(graph, tensors),
+        embedding_rows=_embedding_rows(nodes, tensors),
+        operators=frozenset(node.kind for node in nodes),
     )
 
 
@@ -133,15 +140,28 @@ def _locations(tensor: _Message) -> list[str]:
     return [value[0] for key, value in entries if key == ["location"] and value]
 
 
-def _embedding_rows(graph: _Message, tensors: dict[str, _Message]) -> int | None:
+class _Node(NamedTuple):
+    inputs: list[str]
+    outputs: list[str]
+    kind: str
+
+
+def _node(message: _Message) -> _Node:
+    found: dict[int, list[str]] = {1: [], 2: [], 4: []}
+    for field, value in message:
+        if field in found and isinstance(value, _Message):
+            found[field].append(value.text())
+    return _Node(found[1], found[2], found[4][0])
+
+
+def _embedding_rows(nodes: list[_Node], tensors: dict[str, _Message]) -> int | None:
     """Find the table that ``input_ids`` picks rows of; None where the graph hides it behind other nodes."""
     ids = {"input_ids"}
-    for node in graph.messages(1):
-        inputs, kind = node.texts(1), node.texts(4)[0]
-        if kind in _SAME_VALUES and inputs[0] in ids:
-            ids.update(node.texts(2))
-        elif kind == "Gather" and inputs[1] in ids and inputs[0] in tensors:
-            return next(iter(tensors[inputs[0]].ints(1)), None)
+    for node in nodes:
+        if node.kind in _SAME_VALUES and node.inputs[0] in ids:
+            ids.update(node.outputs)
+        elif node.kind == "Gather" and node.inputs[1] in ids and node.inputs[0] in tensors:
+            return next(iter(tensors[node.inputs[0]].ints(1)), None)
     return None
 
 

@@ -195,7 +195,7 @@ def is_seq2seq(bundle: Bundle) -> bool:
 def generation_config(bundle: Bundle) -> dict[str, Any]:
     """Return a bundle's own generation settings: generation_config.json, or what older folders have of it in config.json."""
     found = bundle.read_json("generation_config.json")
-    return {key: value for key, value in (bundle.config if found is None else found).items() if value is not None}
+    return {key: value for key, value in ({**bundle.text_config, **bundle.config} if found is None else found).items() if value is not None}
 
 
 def task_params(bundle: Bundle, task: str | None) -> Mapping[str, Any]:

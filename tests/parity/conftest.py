@@ -16,7 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from make_tiny_bundles import build_all  # noqa: E402
 
-from .texts import Pair, sample_pairs, sample_texts  # noqa: E402
+from .texts import Pair, generation_prompts, sample_pairs, sample_texts  # noqa: E402
 
 torch.set_num_threads(1)  # tiny networks: two threads cost ten times as much when something else runs
 
@@ -70,3 +70,9 @@ def texts() -> list[str]:
 def pairs() -> list[Pair]:
     """Return three hundred text pairs."""
     return sample_pairs(300)
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[str]:
+    """Return two hundred prompts for text generation."""
+    return generation_prompts(200)

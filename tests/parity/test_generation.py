@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -13,78 +15,18 @@ import pytest
 import torch
 import transformers as hf
 from scipy.stats import chisquare
-from tiny_bundles.generation_oracle import Record, generated, twin_of
-from tiny_bundles.generation_specs import GENERATION_SPECS, MERGED, PAST
+from tiny_bundles.generation_oracle import generated
 
-from sparktasks import DocumentAssembler, LocalPipeline, Summarizer, TextGenerator, Translator
+from sparktasks import Summarizer, TextGenerator, Translator
 from sparktasks.ops import sampling
 from sparktasks.runtime.bundle import open_bundle
-from sparktasks.runtime.generation.generator import Generator, Reading, open_generator
-from sparktasks.runtime.generation.scheduler import Capacity
-from sparktasks.runtime.generation.search import Generated
-from sparktasks.runtime.generation.settings import read_settings
+from sparktasks.runtime.generation.generator import Reading, open_generator
 
 from .conftest import Bundles
-from .texts import generation_prompts
+from .generations import BEAMS, FAMILIES, GREEDY, LAYOUTS, ROOM, generator, same, texts_of, written
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch and its exporter
-FAMILIES = [spec.name for spec in GENERATION_SPECS if spec.layout in (PAST, MERGED) and spec.name.count("-") < 3]
-LAYOUTS = [spec.name for spec in GENERATION_SPECS if spec.name not in FAMILIES]
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "models" / "stories260k"
-ROOM = Capacity(32, 1 << 16, 512)
-TIE = 1e-5
-GREEDY = {"max_new_tokens": 24, "num_beams": 1, "do_sample": False}
-BEAMS = {"max_new_tokens": 16, "num_beams": 3, "do_sample": False}
-
-
-@pytest.fixture(scope="module")
-def prompts() -> list[str]:
-    return generation_prompts(200)
-
-
-def generator(folder: Path, capacity: Capacity = ROOM, **options: Any) -> Generator:
-    """Open a generator with the bundle's settings and these."""
-    bundle = open_bundle(folder)
-    start = {"decoder_start_token_id": bundle.config.get("decoder_start_token_id")}
-    settings = read_settings(start, bundle.read_json("generation_config.json") or {}, options)
-    return open_generator(bundle, settings, Reading(), capacity)
-
-
-def written(generator: Generator, texts: Sequence[str]) -> list[list[Generated]]:
-    """Return what is generated for each text."""
-    return [result for result in generator.run(generator.prompts(texts)) if not isinstance(result, Exception)]
-
-
-def same(name: str, folder: Path, twin: Path, texts: Sequence[str], **options: Any) -> list[list[Record]]:
-    """Fail unless all texts are what transformers writes, alone and in company."""
-    wanted = generated(twin, texts, **options)
-    for capacity in (ROOM, Capacity(8, 600, 64), Capacity(1, 1 << 16, 512, alone=True)):
-        found = written(generator(folder, capacity, **options), texts)
-        pairs = list(zip(texts, wanted, found, strict=True))
-        other = [pair for pair in pairs if [record.ids for record in pair[1]] != [tuple(each.ids) for each in pair[2]]]
-        wrong = [pair for pair in other if not ties(twin, *pair)]
-        if wrong or len(other) > 0.01 * len(texts):
-            pytest.fail(f"{name}, {capacity}: {len(wrong)} of {len(texts)} differ, {len(other) - len(wrong)} tie: {(wrong or other)[0]}")
-    return wanted
-
-
-def ties(twin: Path, text: str, wanted: Sequence[Record], found: Sequence[Generated]) -> bool:
-    """Tell whether beams that differ are equally likely, as far as 32 bits tell: then none is better."""
-    return len(wanted) == len(found) > 0 and all(
-        left.score is not None and abs(likelihood(twin, text, left.ids) - likelihood(twin, text, right.ids)) < TIE
-        for left, right in zip(wanted, found, strict=True)
-    )
-
-
-def likelihood(twin: Path, text: str, ids: Sequence[int]) -> float:
-    """Return the mean log-probability of new tokens but for the last, which may be forced."""
-    network, tokenizer = twin_of(twin)
-    prompt = tokenizer(text, return_tensors="pt")["input_ids"]
-    start = torch.tensor([[network.config.decoder_start_token_id]]) if network.config.is_encoder_decoder else prompt
-    whole = torch.cat([start, torch.tensor([ids])], dim=1)
-    given = {"input_ids": prompt, "decoder_input_ids": whole} if network.config.is_encoder_decoder else {"input_ids": whole}
-    logs = network(**given).logits.log_softmax(-1)[0, start.shape[1] - 1 : -2]
-    return float(logs.gather(-1, torch.tensor(ids[:-1])[:, None]).mean())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -238,11 +180,6 @@ def first_scores(twin: Path, prompt: str, options: tuple[tuple[str, Any], ...]) 
 # -- the pipelines
 
 
-def texts_of(stage: Any, texts: Sequence[str]) -> list[list[str]]:
-    rows = LocalPipeline([DocumentAssembler(), stage.setOutputCol("out")]).fullAnnotate(list(texts))
-    return [[item.result for item in row["out"]] for row in rows]
-
-
 @pytest.mark.parametrize("name", ["gpt2-text-generation", "llama-text-generation", "qwen2-text-generation", "gemma-text-generation"])
 @pytest.mark.parametrize("full", [True, False])
 def test_text_generator_equals_the_pipeline(name: str, full: bool, bundles: Bundles, prompts: list[str]) -> None:
@@ -308,19 +245,48 @@ def test_task_specific_params_count_as_in_the_pipelines(bundles: Bundles, prompt
         assert [[model.decode(each.ids) for each in result] for result in results if not isinstance(result, Exception)] == wanted
 
 
-@pytest.mark.parametrize(("name", "codes"), [("mbart-text2text-generation", ("en_XX", "fr_XX")), ("m2m_100-text2text-generation", ("en", "fr"))])
+NLLB = "m2m_100-text2text-generation-nllb"
+PAIRS = {
+    "mbart-text2text-generation": ("en_XX", "fr_XX"),
+    "m2m_100-text2text-generation": ("en", "fr"),
+    NLLB: ("eng_Latn", "fra_Latn"),
+}
+
+
+def translations(twin: Path, codes: tuple[str, str], texts: Sequence[str]) -> list[list[str]]:
+    """Return what transformers translates, framed by its own tokenizer wherever that knows languages."""
+    network, tokenizer = hf.AutoModelForSeq2SeqLM.from_pretrained(twin).eval(), hf.AutoTokenizer.from_pretrained(twin)
+    known = hasattr(tokenizer, "src_lang")
+    source, target = (tokenizer.convert_tokens_to_ids(code if known else f"__{code}__") for code in codes)
+    if known:
+        tokenizer.src_lang = codes[0]
+    found = []
+    for text in texts:
+        ids = tokenizer(text)["input_ids"] if known else [source, *tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        made = network.generate(torch.tensor([ids]), max_new_tokens=16, num_beams=4, forced_bos_token_id=target)  # as the pipeline
+        found.append([tokenizer.decode(made[0], skip_special_tokens=True)])
+    return found
+
+
+@pytest.mark.parametrize(("name", "codes"), [*PAIRS.items(), (NLLB, ("deu_Latn", "eng_Latn"))])
 def test_translator_tells_languages_as_transformers_does(name: str, codes: tuple[str, str], bundles: Bundles, prompts: list[str]) -> None:
-    source, target = codes
-    some = prompts[:40]
-    network, tokenizer = hf.AutoModelForSeq2SeqLM.from_pretrained(bundles.twin(name)).eval(), hf.AutoTokenizer.from_pretrained(bundles.twin(name))
-    found = texts_of(Translator.pretrained(bundles.folder(name), maxNewTokens=16, srcLang=source, tgtLang=target), some)
-    tokens = [tokenizer.convert_tokens_to_ids(code if "_" in code else f"__{code}__") for code in codes]
-    behind = tokenizer.__class__.__name__.startswith("MBartTokenizer")
-    wanted = []
-    for text in some:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        framed = [*ids, tokenizer.eos_token_id, tokens[0]] if behind else [tokens[0], *ids, tokenizer.eos_token_id]
-        settings = {"max_new_tokens": 16, "num_beams": 4, "forced_bos_token_id": tokens[1]}  # as the pipeline
-        made = network.generate(torch.tensor([framed]), **settings)
-        wanted.append([tokenizer.decode(made[0], skip_special_tokens=True)])
-    assert found == wanted
+    wanted = translations(bundles.twin(name), codes, prompts[:40])
+    stage = Translator.pretrained(bundles.folder(name), maxNewTokens=16, srcLang=codes[0], tgtLang=codes[1])
+    assert texts_of(stage, prompts[:40]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [(NLLB, {"legacy_behaviour": True}), ("mbart-text2text-generation", {"tokenizer_class": "MBartTokenizer"})]
+)
+def test_languages_behind_the_text_are_told_as_transformers_does(
+    name: str, told: dict[str, Any], bundles: Bundles, prompts: list[str], tmp_path: Path
+) -> None:
+    for place, source in (("bundle", bundles.folder(name)), ("twin", bundles.twin(name))):
+        shutil.copytree(source, tmp_path / place)
+        config = tmp_path / place / "tokenizer_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | told))
+    wanted = translations(tmp_path / "twin", PAIRS[name], prompts[:40])
+    before = translations(bundles.twin(name), PAIRS[name], prompts[:40])
+    assert sum(left != right for left, right in zip(wanted, before, strict=True)) > 20, "the place of the language is to matter"
+    stage = Translator.pretrained(tmp_path / "bundle", maxNewTokens=16, srcLang=PAIRS[name][0], tgtLang=PAIRS[name][1])
+    assert texts_of(stage, prompts[:40]) == wanted

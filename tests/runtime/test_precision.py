@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparktasks import DocumentAssembler, LocalPipeline, TextClassifier, cli
+from sparktasks import DocumentAssembler, LocalPipeline, TextClassifier, TextGenerator, cli
 from sparktasks.errors import BundleError, ParamError
+from sparktasks.runtime.agreement import agreement
 from sparktasks.runtime.bundle import PRECISIONS, open_bundle
-from sparktasks.runtime.quantize import agreement, quantize, write_card
+from sparktasks.runtime.quantize import quantize, write_card
 from sparktasks.spark.sources import STARTERS
 
 TEXTS = [
@@ -127,3 +128,24 @@ def test_what_cannot_be_quantised_leaves_nothing(made: Path, bundle: Callable[[s
     with pytest.raises(BundleError, match=r"has no tokenizer\.json"):
         quantize(open_bundle(folder), tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "graphs"),
+    [("gpt2-text-generation", ["model_int8.onnx"]), ("t5-text2text-generation", ["decoder_model_merged_int8.onnx", "encoder_model_int8.onnx"])],
+)
+def test_generators_are_quantised_whole(name: str, graphs: list[str], bundle: Callable[[str], str], tmp_path: Path) -> None:
+    original = open_bundle(bundle(name))
+    (tmp_path / "texts").write_text("\n".join(TEXTS))
+    cli.main(["optimize", bundle(name), "--int8", "--out", str(tmp_path / "made"), "--texts", str(tmp_path / "texts")])
+    made = open_bundle(tmp_path / "made")
+    assert list(made.graphs) == graphs
+    for graph in graphs:
+        assert "MatMulInteger" in (tmp_path / "made" / graph).read_bytes().decode("latin-1"), f"{graph} was not quantised"
+    found = agreement(original, made, TEXTS)
+    assert 0.95 < found.lowest < 1
+    assert "same next token: " in (tmp_path / "made" / "README.md").read_text()
+    pipeline = LocalPipeline([DocumentAssembler(), TextGenerator.pretrained(tmp_path / "made", precision="int8", maxNewTokens=4)])
+    assert all(row["generation"][0] for row in pipeline.annotate(TEXTS))
+    with pytest.raises(BundleError, match="is quantised already"):
+        quantize(made, tmp_path / "again")

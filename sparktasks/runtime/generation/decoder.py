@@ -42,7 +42,7 @@ class Decoder:
         assert self._encoder is not None
         feeds = {"input_ids": pad(rows, pad_id), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
         states = self._encoder.run_tensors({name: tensor(feeds[name]) for name in self._encoder.inputs}, self._encoder.outputs[:1])[0]
-        return [states, tensor(feeds["attention_mask"])]
+        return [_typed(states, self._first.inputs.get(HIDDEN)), tensor(feeds["attention_mask"])]
 
     # -- the text
 
@@ -104,7 +104,8 @@ class Decoder:
         if "attention_mask" in names:
             read["attention_mask"] = history.mask()[:, :end]
         if "position_ids" in names:
-            read["position_ids"] = np.maximum(np.arange(begin, end) - history.starts[:, None], 0)
+            places = np.maximum(np.arange(begin, end) - history.starts[:, None], 0)
+            read["position_ids"] = np.stack([places] * self._position_axes) if self._position_axes else places
         if BRANCH in names:
             read[BRANCH] = np.array([not first])
         if LAST_LOGITS in names:
@@ -113,7 +114,8 @@ class Decoder:
         feeds |= {name: value for name, value in zip((HIDDEN, HIDDEN_MASK), batch.source, strict=False) if name in names}
         if EMBEDS in names:
             assert self._embed is not None
-            feeds[EMBEDS] = self._embed.run_tensors({self._ids: tensor(read[IDS[0]])}, self._embed.outputs[:1])[0]
+            vectors = self._embed.run_tensors({self._ids: tensor(read[IDS[0]])}, self._embed.outputs[:1])[0]
+            feeds[EMBEDS] = _typed(vectors, names[EMBEDS])
         return feeds
 
     def _has_past(self, session: Session) -> bool:
@@ -127,8 +129,19 @@ class Decoder:
     @cached_property
     def _last_shape(self) -> tuple[int, ...]:
         """The shape of the input that says how many last logits are wanted."""
-        port = next(port for port in self.layout.first.graph.inputs if port.name == LAST_LOGITS)
-        return tuple(1 for _ in port.shape)
+        return tuple(1 for _ in self.layout.shape_of(LAST_LOGITS))
+
+    @cached_property
+    def _position_axes(self) -> int:
+        """How many axes of positions are told apart (time, height, width of what is seen): of text all are alike. 0: positions have none."""
+        shape = self.layout.shape_of("position_ids")
+        return int(shape[0]) if len(shape) == 3 else 0
+
+
+def _typed(value: Tensor, wanted: type | None) -> Tensor:
+    """Return a tensor in the type that another graph wants: precisions of a folder's graphs may differ."""
+    found = view(value)
+    return value if wanted is None or found.dtype == wanted else tensor(found.astype(wanted))
 
 
 def _columns(array: np.ndarray, axis: int, begin: int, end: int) -> np.ndarray:

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from sparktasks.runtime import threads
 from sparktasks.runtime.batching import distinct
 from sparktasks.runtime.bundle import Bundle
@@ -81,6 +83,13 @@ class Generator:
         made = self._scheduler.run(requests)
         results = [_together(made[start : start + copies]) for start in range(0, len(made), copies)]
         return [results[place] for place in inverse]
+
+    def first_logits(self, prompt: Prompt) -> np.ndarray:
+        """Return the model's logits of the first new token, ``(vocabulary,)``, float32."""
+        request = self._request(prompt.ids, prompt.first, 0)
+        source = self.decoder.encode([request.source], self.tokenizer.pad_id) if request.source else []
+        found: np.ndarray = self.decoder.start([request.prompt], source)[0][0]
+        return found
 
     def _request(self, ids: tuple[int, ...], first: int | None, copy: int) -> Request:
         settings = self.settings

@@ -24,6 +24,7 @@ LAST_LOGITS = "num_logits_to_keep"
 _PAST = ("past_key_values.", "past.")
 _KNOWN = (*IDS, EMBEDS, "attention_mask", "position_ids", HIDDEN, HIDDEN_MASK, BRANCH, LAST_LOGITS)
 _POSITIONS_FROM_MASK = frozenset({"bloom", "mpt", "opt"})
+_COUNTS_MASK = "GroupQueryAttention"
 _TYPES = {"float32": np.float32, "float16": np.float16}
 
 
@@ -70,6 +71,10 @@ class Layout:
             return ()
         return tuple(_slot(self.later, self.first, port) for port in self.later.graph.inputs if port.name.startswith(_PAST))
 
+    def shape_of(self, name: str) -> tuple[int | str, ...]:
+        """Return the shape of an input of the graph that begins a text; () where it has none of that name."""
+        return next((port.shape for port in self.first.graph.inputs if port.name == name), ())
+
     @cached_property
     def merged(self) -> bool:
         """Tell whether one graph holds both decoders, and a flag chooses."""
@@ -85,9 +90,12 @@ class Layout:
         """Tell whether rows of unequal length can be decoded together: the graph is told where each begins.
 
         A mask alone does not tell graphs that count positions from the first column (Gemma as Optimum exports it); those
-        that derive positions from the mask, or know distances only, do without.
+        that derive positions from the mask, or know distances only, do without. onnxruntime's grouped-query attention counts
+        the mask's ones, and takes the first so many columns.
         """
         names = _names(self.first)
+        if _COUNTS_MASK in self.first.graph.operators:
+            return False
         return "attention_mask" in names and ("position_ids" in names or self.first.config.get("model_type") in _POSITIONS_FROM_MASK)
 
 
@@ -116,6 +124,13 @@ def read_layout(bundle: Bundle) -> Layout:
     return layout
 
 
+def generates(bundle: Bundle) -> bool:
+    """Tell whether a bundle holds a model that generates text: by its graphs, or where they do not tell, by config.json."""
+    has_past = any(name.startswith(_PAST) for name in _names(bundle))
+    causal = any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in bundle.config.get("architectures", ()))
+    return has_past or len(bundle.graphs) > 1 or causal
+
+
 def check_generator(bundle: Bundle) -> None:
     """Raise `BundleError` where a bundle cannot generate text; looks at files only."""
     layout = read_layout(bundle)
@@ -124,7 +139,7 @@ def check_generator(bundle: Bundle) -> None:
             "%s has no key-value cache: each token reads the whole text again. Export it with a cache: --task text-generation-with-past",
             bundle.model_path,
         )
-    check_generation_tokenizer(layout.encoder or bundle)
+    check_generation_tokenizer(layout.encoder or layout.embed or bundle)
 
 
 def _check_inputs(bundle: Bundle) -> None:
@@ -133,6 +148,8 @@ def _check_inputs(bundle: Bundle) -> None:
         raise BundleError(
             f"{bundle.folder}: {bundle.model} wants the inputs {listed(unknown)}; a decoder's are {listed(_KNOWN)} and past_key_values.*"
         )
+    if any(port.name == "position_ids" and len(port.shape) == 3 and isinstance(port.shape[0], str) for port in bundle.graph.inputs):
+        raise BundleError(f"{bundle.folder}: {bundle.model} wants position_ids of three axes, of which the first must have a fixed size")
     if not _names(bundle) & {*IDS, EMBEDS}:
         raise BundleError(f"{bundle.folder}: {bundle.model} takes neither {listed(IDS)} nor {EMBEDS!r}: it is no decoder")
 
@@ -152,9 +169,12 @@ def _slot(later: Bundle, first: Bundle, port: Port) -> Slot:
 
 def _axes(bundle: Bundle, port: Port) -> tuple[int, ...]:
     """Mark the axes that vary: the first is the rows, the other the columns."""
-    varying = [axis for axis, size in enumerate(port.shape) if isinstance(size, str)]
+    shape = list(port.shape)
+    if len(shape) == 4 and isinstance(shape[3], str) and "head_dim" in bundle.config:
+        shape[3] = int(bundle.config["head_dim"])
+    varying = [axis for axis, size in enumerate(shape) if isinstance(size, str)]
     if len(varying) != 2 or varying[0] != 0:
         raise BundleError(
             f"{bundle.folder}: {bundle.model}: {port.name} has the shape {list(port.shape)}; rows and columns are to vary, and nothing else"
         )
-    return tuple(-1 if axis == 0 else -2 if axis == varying[1] else int(size) for axis, size in enumerate(port.shape))
+    return tuple(-1 if axis == 0 else -2 if axis == varying[1] else int(size) for axis, size in enumerate(shape))
