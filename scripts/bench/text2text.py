@@ -62,7 +62,8 @@ def _network(name: str) -> Any:
 
     torch.manual_seed(SEED)
     if name == "bart":
-        return BartForConditionalGeneration(BartConfig(**_sides(layers=6, ffn_dim=3072, attention_heads=12), d_model=768, init_std=0.05)).eval()
+        form = {"normalize_before": False, "normalize_embedding": True}  # as published configs have it; CTranslate2 asks
+        return BartForConditionalGeneration(BartConfig(**_sides(layers=6, ffn_dim=3072, attention_heads=12), **form, d_model=768, init_std=0.05)).eval()
     ids = {"vocab_size": 58101, "pad_token_id": 58100, "decoder_start_token_id": 58100, "eos_token_id": 0, "forced_eos_token_id": None}
     form = {"static_position_embeddings": True, "activation_function": "swish", "scale_embedding": True}
     config = MarianConfig(**_sides(layers=6, ffn_dim=2048, attention_heads=8), **ids, **form, d_model=512, init_std=0.05)
@@ -86,6 +87,7 @@ def _build(name: str, target: Seq2seq) -> None:
     network.generation_config.forced_eos_token_id = None
     words = {f"w{index}": index for index in range(config.vocab_size)}
     names = {"eos_token": config.eos_token_id, "pad_token": config.pad_token_id, "unk_token": 3}
+    names |= {"bos_token": 0} if config.eos_token_id else {}  # Marian has none
     special = {key: f"<{key.removesuffix('_token')}>" for key in names}
     for key, index in names.items():
         words.pop(f"w{index}", None)
