@@ -63,7 +63,9 @@ def _network(name: str) -> Any:
     torch.manual_seed(SEED)
     if name == "bart":
         form = {"normalize_before": False, "normalize_embedding": True}  # as published configs have it; CTranslate2 asks
-        return BartForConditionalGeneration(BartConfig(**_sides(layers=6, ffn_dim=3072, attention_heads=12), **form, d_model=768, init_std=0.05)).eval()
+        return BartForConditionalGeneration(
+            BartConfig(**_sides(layers=6, ffn_dim=3072, attention_heads=12), **form, d_model=768, init_std=0.05)
+        ).eval()
     ids = {"vocab_size": 58101, "pad_token_id": 58100, "decoder_start_token_id": 58100, "eos_token_id": 0, "forced_eos_token_id": None}
     form = {"static_position_embeddings": True, "activation_function": "swish", "scale_embedding": True}
     config = MarianConfig(**_sides(layers=6, ffn_dim=2048, attention_heads=8), **ids, **form, d_model=512, init_std=0.05)

@@ -42,13 +42,36 @@ def keep_typical(scores: np.ndarray, mass: float, keep: int = 1) -> None:
     """Keep the tokens whose surprise is nearest to the expected one, until they add up to ``mass`` (arXiv:2202.00666)."""
     logs = log_softmax(scores)
     probabilities = np.exp(logs)
-    entropy = -(np.where(probabilities > 0, logs, 0) * probabilities).sum(axis=-1, keepdims=True)
-    distance = np.abs(-logs - entropy)
+    distance = np.abs(-logs - _entropy(logs, probabilities))
     order = np.argsort(distance, axis=-1, kind="stable")
     cumulative = np.cumsum(np.take_along_axis(probabilities, order, -1), axis=-1)
     last = np.minimum((cumulative < mass).sum(axis=-1, keepdims=True), scores.shape[-1] - 1)
     ordered = np.take_along_axis(distance, order, -1)
     _drop(scores, order[:, ::-1], (ordered > np.take_along_axis(ordered, last, -1))[:, ::-1], keep)
+
+
+def keep_epsilon(scores: np.ndarray, epsilon: float, keep: int = 1) -> None:
+    """Keep the tokens that are at least so probable (epsilon sampling, arXiv:2210.15191)."""
+    _drop_below(scores, softmax(scores), epsilon, keep)
+
+
+def keep_eta(scores: np.ndarray, epsilon: float, keep: int = 1) -> None:
+    """Keep the tokens at least as probable as epsilon, or less where the model is unsure: sqrt(epsilon) exp(-entropy) (arXiv:2210.15191)."""
+    logs = log_softmax(scores)
+    probabilities = np.exp(logs)
+    least = np.minimum(epsilon, np.sqrt(epsilon) * np.exp(-_entropy(logs, probabilities)))
+    _drop_below(scores, probabilities, least, keep)
+
+
+def _entropy(logs: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    return np.asarray(-(np.where(probabilities > 0, logs, 0) * probabilities).sum(axis=-1, keepdims=True))
+
+
+def _drop_below(scores: np.ndarray, probabilities: np.ndarray, least: float | np.ndarray, keep: int) -> None:
+    """Drop tokens that are less probable than that, but for the ``keep`` best ones."""
+    keep = min(keep, scores.shape[-1])
+    kept = np.partition(scores, -keep, axis=-1)[:, -keep, None]
+    scores[(probabilities < least) & (scores < kept)] = -np.inf
 
 
 def _drop(scores: np.ndarray, order: np.ndarray, dropped: np.ndarray, keep: int) -> None:

@@ -31,3 +31,17 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 def _trimmed(text: str, begin: int, end: int) -> tuple[int, int]:
     part = text[begin:end]
     return begin + len(part) - len(part.lstrip()), end - (len(part) - len(part.rstrip()))
+
+
+def halves(text: str, begin: int, end: int) -> list[tuple[int, int]]:
+    """Cut a part of a text at the white space nearest to its middle, or in the middle where there is none.
+
+    >>> halves("to be or not", 0, 12)
+    [(0, 5), (6, 12)]
+    """
+    middle = (begin + end) // 2
+    after = next((place for place in range(middle, end) if text[place].isspace()), end)
+    before = next((place for place in range(middle, begin, -1) if text[place].isspace()), begin)
+    cut = before if middle - before <= after - middle else after
+    cut = cut if begin < cut < end else middle
+    return [span for span in (_trimmed(text, begin, cut), _trimmed(text, cut, end)) if span[0] < span[1]]

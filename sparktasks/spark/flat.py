@@ -18,6 +18,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructType
 
+from sparktasks.spark.json_types import as_python
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -127,18 +129,7 @@ def flat_arrays(column: pa.Array, dtype: DataType) -> list[pa.Array]:
 
 
 def _as_json(column: pa.Array, dtype: DataType) -> pa.Array:
-    return pa.array([None if value is None else json.dumps(_keyed(value, dtype)) for value in column.to_pylist()], pa.string())
-
-
-def _keyed(value: Any, dtype: DataType) -> Any:
-    """Make dicts of maps, which Arrow returns as pairs."""
-    if value is None:
-        return None
-    if isinstance(dtype, StructType):
-        return {field.name: _keyed(value[field.name], field.dataType) for field in dtype}
-    if isinstance(dtype, MapType):
-        return {key: _keyed(each, dtype.valueType) for key, each in value}
-    return [_keyed(each, dtype.elementType) for each in value] if isinstance(dtype, ArrayType) else value
+    return pa.array([None if value is None else json.dumps(as_python(value, dtype)) for value in column.to_pylist()], pa.string())
 
 
 def series(column: pa.Array) -> pd.Series:

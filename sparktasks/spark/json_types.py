@@ -98,3 +98,24 @@ def _scalar(value: Any, dtype: DataType) -> Any:
     if isinstance(dtype, DoubleType):
         return float(value) if abs(value) <= _LARGEST else None
     return int(value) if -(2**63) <= value < 2**63 and float(value).is_integer() else None
+
+
+def as_python(value: Any, dtype: DataType) -> Any:
+    """Return a value that Arrow gave: of maps, which it gives as pairs, dicts.
+
+    >>> as_python([("a", 1)], MapType(StringType(), LongType()))
+    {'a': 1}
+    """
+    if value is None or not _holds_maps(dtype):
+        return value
+    if isinstance(dtype, StructType):
+        return {field.name: as_python(value[field.name], field.dataType) for field in dtype}
+    if isinstance(dtype, MapType):
+        return {key: as_python(each, dtype.valueType) for key, each in value}
+    return [as_python(each, dtype.elementType) for each in value] if isinstance(dtype, ArrayType) else value
+
+
+def _holds_maps(dtype: DataType) -> bool:
+    if isinstance(dtype, StructType):
+        return any(_holds_maps(field.dataType) for field in dtype)
+    return isinstance(dtype, MapType) or (isinstance(dtype, ArrayType) and _holds_maps(dtype.elementType))

@@ -13,6 +13,7 @@ from sparktasks.errors import ColumnError, ParamError, listed
 from sparktasks.spark.annotations import Annotation, Annotations, is_annotations
 from sparktasks.spark.annotator import Annotator
 from sparktasks.spark.fusion import Chain, Visible
+from sparktasks.spark.json_types import as_python
 from sparktasks.spark.kernels import execute
 from sparktasks.spark.persist import load_stages
 from sparktasks.spark.storage import local_path
@@ -116,5 +117,4 @@ def _without_surrogates(value: Any) -> Any:
 def _cells(array: pa.Array, column: Visible) -> list[Any]:
     if is_annotations(column.known_type):
         return Annotations(array).by_row()
-    plain: list[Any] = array.to_pylist()
-    return plain
+    return [as_python(value, column.known_type) for value in array.to_pylist()]

@@ -84,3 +84,21 @@ def test_long_documents_are_cut_or_summarized_by_windows(bundle: Callable[[str],
     assert found.result != cut.result
     short = "The bridge is closed."
     assert summary(stage.copy().setParams(longDocument="hierarchical"), short) == summary(stage, short)
+
+
+def test_a_text_without_sentences_is_cut_between_words(bundle: Callable[[str], str]) -> None:
+    spoken = " ".join(["the bridge over the river was closed and nobody knows when it opens"] * 12)
+    stage = Summarizer.pretrained(bundle("t5-text2text-generation"), maxLength=60, maxNewTokens=12, numBeams=1, longDocument="hierarchical")
+    (found,) = summary(stage, spoken)
+    assert "truncated" not in found.metadata
+    assert int(found.metadata["windows"]) > 3
+
+
+def test_a_prefix_that_leaves_no_room_is_flagged(bundle: Callable[[str], str], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle("t5-text2text-generation"), tmp_path / "model"))
+    params = {"summarization": {"prefix": "Summarize the following report of the council: "}}
+    config = json.loads((folder / "config.json").read_text()) | {"task_specific_params": params}
+    (folder / "config.json").write_text(json.dumps(config))
+    stage = Summarizer.pretrained(folder, maxLength=5, maxNewTokens=4, numBeams=1, longDocument="hierarchical")
+    (found,) = summary(stage, "The bridge is closed. Nobody knows why.")
+    assert found.metadata["truncated"] == "true"

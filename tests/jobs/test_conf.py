@@ -28,6 +28,8 @@ def make_input(name: str, folder: Path, spark: SparkSession) -> Path:
         spark.createDataFrame(rows, "id bigint, day string, words array<string>").write.parquet(str(path))
     elif name == "generation.yaml":
         path.write_text('{"id": 1, "who": "ROMEO", "start": "O "}\n{"id": 2, "who": "JULIET", "start": ""}\n')
+    elif name == "records.yaml":
+        path.write_text('id,review\n1,"A fine lamp, I use it daily"\n2,The kettle leaks\n')
     elif name == "translation.yaml":
         path.write_text("id,text,target\n1,the king,fra\n2,,fra\n3,my lord,deu\n")
     else:
@@ -50,6 +52,7 @@ def moved(job: Job, source: Path, target: Path) -> Job:
 TINY = {"TextEmbedder": "bert-embedding-mean", "Translator": "t5-text2text-generation"}
 COLUMNS = {
     "generation.yaml": (2, ["id", "text", "finish_reason", "error"]),
+    "records.yaml": (2, ["id", "product", "sentiment", "stars", "finish_reason", "error"]),
     "summaries.yaml": (2, ["text", "summary"]),
     "translation.yaml": (2, ["id", "text", "target", "error"]),
     "intents.yaml": (2, ["id", "text", "finished_intent", "finished_intent_score", "finished_intent_error"]),
@@ -63,6 +66,7 @@ CHECKS = {
     "parts-of-speech.yaml": "size(tags) = size(words)",
     "embeddings.yaml": "size(vector) > 1",
     "generation.yaml": "length(text) > 0 and error is null",
+    "records.yaml": "stars between 1 and 5 and sentiment in ('good', 'bad', 'mixed') and product is not null and error is null",
     "summaries.yaml": "length(summary) > 0",
     "translation.yaml": "length(text) > 0 and error is null",
 }

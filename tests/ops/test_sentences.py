@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparktasks.ops.sentences import sentence_spans
+from sparktasks.ops.sentences import halves, sentence_spans
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,19 @@ from sparktasks.ops.sentences import sentence_spans
 )
 def test_sentences_end_where_readers_see_it(text: str, wanted: list[str]) -> None:
     assert [text[begin:end] for begin, end in sentence_spans(text)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("to be or not to be", ["to be or", "not to be"]),
+        ("a verylongword", ["a", "verylongword"]),
+        ("verylongword a", ["verylongword", "a"]),
+        ("abcdef", ["abc", "def"]),
+        ("ab", ["a", "b"]),
+        ("今日は晴れ", ["今日", "は晴れ"]),
+    ],
+)
+def test_halves_are_cut_at_white_space_where_there_is_some(text: str, wanted: list[str]) -> None:
+    found = halves(f"x {text} y", 2, 2 + len(text))
+    assert [f"x {text} y"[begin:end] for begin, end in found] == wanted

@@ -154,10 +154,20 @@ def test_annotations_tell_scores_counts_and_why_a_text_ends(name: str, bundles: 
 # -- folders as people have them
 
 
-def test_attention_that_counts_the_masks_ones_is_never_padded(bundles: Bundles) -> None:
+def test_attention_that_counts_the_masks_ones_has_rows_that_begin_left(bundles: Bundles) -> None:
     decoder = Decoder(open_bundle(bundles.folder("llama-text-generation-grouped")))
-    assert (decoder.layout.aligns, decoder.layout.extends) == (False, True)
-    assert decoder.slots[0].shape == (-1, 2, -2, 16)
+    assert (decoder.layout.aligns, decoder.layout.extends) == (True, True)
+    assert (decoder.slots[0].shape, decoder.slots[0].begins_left) == ((-1, 2, -2, 16), True)
+    rows = [[40, 50, 60, 70, 80], [70], [90, 95]]
+    logits, batch = decoder.start(rows, [])
+    batch.history.append(logits.argmax(axis=-1))
+    after = decoder.step(batch)
+    for row, (ids, before, later) in enumerate(zip(rows, logits, after, strict=True)):
+        alone, single = decoder.start([ids], [])
+        assert np.abs(alone[0] - before).max() < EXACT
+        assert view(batch.cache[0])[row, :, : len(ids)].tobytes() == view(single.cache[0])[0, :, : len(ids)].tobytes()
+        single.history.append(alone.argmax(axis=-1))
+        assert np.abs(decoder.step(single)[0] - later).max() < EXACT
 
 
 def test_a_folder_with_genai_config_generates_like_any_other(bundles: Bundles, prompts: list[str]) -> None:

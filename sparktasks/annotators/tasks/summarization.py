@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from sparktasks.errors import MissingDependency
-from sparktasks.ops.sentences import sentence_spans
+from sparktasks.ops.sentences import halves, sentence_spans
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.generation.generator import Generator, Prompt
 from sparktasks.runtime.generation.scheduler import Result
@@ -128,20 +128,29 @@ class AbstractTexts:
                 texts[place], counts[place] = " ".join(summaries), max(counts[place], len(found))
 
     def _windows(self, generator: Generator, text: str) -> list[str]:
-        """Cut a text between sentences into parts that the model has room for."""
-        spans = sentence_spans(text)
-        lengths = [len(prompt.ids) for prompt in generator.prompts([text[begin:end] for begin, end in spans], special=False)]
-        frame = len(generator.prompts([self.prefix])[0].ids)
-        room = (generator.tokenizer.max_length or sum(lengths)) - frame
+        """Cut a text between sentences into parts that the model has room for; only sentences that are too long alone are cut."""
+        room = (generator.tokenizer.max_length or 0) - len(generator.prompts([self.prefix])[0].ids)
+        if room < 1:
+            return [text]
         windows: list[list[tuple[int, int]]] = []
         used = 0
-        for span, length in zip(spans, lengths, strict=True):
+        for span, length in self._fitting(generator, text, room):
             if not windows or used + length > room:
                 windows.append([])
                 used = 0
             windows[-1].append(span)
             used += length
         return [text[window[0][0] : window[-1][1]] for window in windows]
+
+    @staticmethod
+    def _fitting(generator: Generator, text: str, room: int) -> list[tuple[tuple[int, int], int]]:
+        """Return the bounds of a text's sentences and their tokens; those with more than there is room for are halved until they fit."""
+        spans, lengths = sentence_spans(text), dict[tuple[int, int], int]()
+        while fresh := [span for span in spans if span not in lengths]:
+            prompts = generator.prompts([text[begin:end] for begin, end in fresh], special=False)
+            lengths |= {span: room + 1 if prompt.truncated else len(prompt.ids) for span, prompt in zip(fresh, prompts, strict=True)}
+            spans = [part for span in spans for part in (halves(text, *span) if lengths[span] > room and span[1] - span[0] > 1 else [span])]
+        return [(span, lengths[span]) for span in spans]
 
     def _annotations(self, generator: Generator, source: Annotations, index: int, prompt: Prompt, windows: int, result: Result) -> list[Annotation]:
         if isinstance(result, Exception):

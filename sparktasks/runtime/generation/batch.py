@@ -97,6 +97,9 @@ def _joined(parts: list[tuple[Tensor, np.ndarray]], slot: Slot, behind: list[int
         return _padded(parts, slot.columns)
     axis = slot.columns
     views = [(view(value), rows) for value, rows in parts]
+    if slot.begins_left:
+        needed = [columns(value, axis, 0, value.shape[axis] - max(cut, 0)) for (value, _), cut in zip(views, behind, strict=True)]
+        return tensor(_stacked([(value, rows) for value, (_, rows) in zip(needed, parts, strict=True)], axis))
     width = max(value.shape[axis] - cut for (value, _), cut in zip(views, behind, strict=True))
     shape = list(views[0][0].shape)
     shape[0], shape[axis] = sum(len(rows) for _, rows in views), width
@@ -119,8 +122,11 @@ def _fill(out: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], axis:
 
 
 def _padded(parts: list[tuple[Tensor, np.ndarray]], axis: int = 1) -> Tensor:
-    """Copy rows of several arrays below each other, aligned to the left along ``axis``."""
-    views = [(view(value), rows) for value, rows in parts]
+    """Copy rows of several tensors below each other, aligned to the left along ``axis``."""
+    return tensor(_stacked([(view(value), rows) for value, rows in parts], axis))
+
+
+def _stacked(views: list[tuple[np.ndarray, np.ndarray]], axis: int) -> np.ndarray:
     shape = list(views[0][0].shape)
     shape[0], shape[axis] = sum(len(rows) for _, rows in views), max(value.shape[axis] for value, _ in views)
     out = np.zeros(shape, views[0][0].dtype)
@@ -130,4 +136,9 @@ def _padded(parts: list[tuple[Tensor, np.ndarray]], axis: int = 1) -> Tensor:
         here[0], here[axis] = slice(row, row + len(rows)), slice(0, value.shape[axis])
         out[tuple(here)] = value[rows]
         row += len(rows)
-    return tensor(out)
+    return out
+
+
+def columns(array: np.ndarray, axis: int, begin: int, end: int) -> np.ndarray:
+    """Return a part of an array along one axis, as a view."""
+    return array[(slice(None),) * axis + (slice(begin, end),)]

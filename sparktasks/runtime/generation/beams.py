@@ -79,6 +79,7 @@ class BeamSearch:
         self._first = np.array([-1 if request.first is None else request.first for request in requests], np.int64)
         self._finished = _Finished(texts, self.width)
         self._improves = np.ones(texts, bool)
+        self._given = [request.given for request in requests]
         self._random = [random_of(request) for request in requests] if rules.settings.do_sample else []
 
     _names = ("_running", "_logs", "_new", "_limits", "_first", "_improves")
@@ -88,6 +89,7 @@ class BeamSearch:
         for name in self._names:
             setattr(found, name, getattr(self, name)[places])
         found._finished = self._finished.take(places)
+        found._given = [self._given[place] for place in places]
         found._random = [self._random[place] for place in places] if self._random else []
         return found
 
@@ -95,6 +97,7 @@ class BeamSearch:
         for name in self._names:
             setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
         self._finished.join(other._finished)
+        self._given += other._given
         self._random += other._random
 
     def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
@@ -139,7 +142,9 @@ class BeamSearch:
     def _processed(self, logits: np.ndarray, parts: tuple[np.ndarray, np.ndarray], history: History) -> np.ndarray:
         """Return the log-probabilities as the processors leave them; the logits themselves where nothing would change their order."""
         settings = self.rules.settings
-        progress = Progress(history, *(np.repeat(values, self.width) for values in (self._new, self._limits, self._first)))
+        given = [ids for ids in self._given for _ in range(self.width)]
+        new, limits, first = (np.repeat(values, self.width) for values in (self._new, self._limits, self._first))
+        progress = Progress(history, new, limits, first, given)
         acting = self.rules.acting(progress)
         if not acting and not settings.do_sample:
             return logits

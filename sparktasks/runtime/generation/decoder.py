@@ -10,7 +10,7 @@ import numpy as np
 
 from sparktasks.runtime.batching import pad
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.generation.batch import Batch, History
+from sparktasks.runtime.generation.batch import Batch, History, columns, merged
 from sparktasks.runtime.generation.layout import BRANCH, EMBEDS, HIDDEN, HIDDEN_MASK, IDS, LAST_LOGITS, Layout, read_layout
 from sparktasks.runtime.session import Session, Tensor, open_session, tensor, view
 
@@ -51,6 +51,8 @@ class Decoder:
 
         ``known`` says how many of a prompt's first tokens were read before, and by which batch.
         """
+        if self.layout.begins_left and len(set(map(len, prompts))) > 1:
+            return self._start_apart(prompts, known or [None] * len(prompts))
         history = History.of(prompts)
         batch = Batch(history, [tensor(slot.empty(len(prompts))) for slot in self.slots], source)
         begin = self._reuse(batch, known) if any(known) else 0
@@ -60,6 +62,20 @@ class Decoder:
             logits = self._run(self._first, batch, begin, stop, first=True)
             begin = stop
         return logits, batch
+
+    def _start_apart(self, prompts: Sequence[Sequence[int]], known: Sequence[Known | None]) -> tuple[np.ndarray, Batch]:
+        """Read prompts by length, where the graph takes no pads before a text, and put them together for what follows."""
+        alike: dict[int, list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            alike.setdefault(len(prompt), []).append(row)
+        logits, parts = [], []
+        for rows in alike.values():
+            found, batch = self.start([prompts[row] for row in rows], [], [known[row] for row in rows])
+            logits.append(found)
+            parts.append((batch, np.arange(len(rows))))
+        whole, order = merged(self.slots, parts), np.argsort([row for rows in alike.values() for row in rows])
+        whole.reorder(self.slots, order)
+        return np.concatenate(logits)[order], whole
 
     def step(self, batch: Batch) -> np.ndarray:
         """Read the last token of each row; returns the logits after it, ``(rows, vocabulary)``."""
@@ -81,7 +97,7 @@ class Decoder:
             out: np.ndarray = np.zeros(shape, slot.dtype)
             for row, each in enumerate(known):
                 if each is not None and takes[row]:
-                    _columns(out[row : row + 1], slot.columns, begin - takes[row], begin)[:] = _columns(
+                    columns(out[row : row + 1], slot.columns, begin - takes[row], begin)[:] = columns(
                         view(each.batch.cache[place]), slot.columns, 0, takes[row]
                     )
             batch.cache[place] = tensor(out)
@@ -102,7 +118,8 @@ class Decoder:
         feeds = dict(zip((slot.past for slot in self.slots), batch.cache, strict=True)) if self._has_past(session) else {}
         read = dict.fromkeys(IDS, history.ids[:, begin:end])
         if "attention_mask" in names:
-            read["attention_mask"] = history.mask()[:, :end]
+            begins_left = self.layout.begins_left
+            read["attention_mask"] = (np.arange(end) < history.lengths[:, None]) if begins_left else history.mask()[:, :end]
         if "position_ids" in names:
             places = np.maximum(np.arange(begin, end) - history.starts[:, None], 0)
             read["position_ids"] = np.stack([places] * self._position_axes) if self._position_axes else places
@@ -142,8 +159,3 @@ def _typed(value: Tensor, wanted: type | None) -> Tensor:
     """Return a tensor in the type that another graph wants: precisions of a folder's graphs may differ."""
     found = view(value)
     return value if wanted is None or found.dtype == wanted else tensor(found.astype(wanted))
-
-
-def _columns(array: np.ndarray, axis: int, begin: int, end: int) -> np.ndarray:
-    """Return a part of an array along one axis, as a view."""
-    return array[(slice(None),) * axis + (slice(begin, end),)]

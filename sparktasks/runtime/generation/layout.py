@@ -36,6 +36,7 @@ class Slot:
     present: str
     shape: tuple[int, ...]
     dtype: type
+    begins_left: bool = False  # each row's tokens stand in the first columns; else in the last
 
     @property
     def is_cross(self) -> bool:
@@ -69,7 +70,8 @@ class Layout:
         """The cache, in the order of the graph's inputs."""
         if self.later is None:
             return ()
-        return tuple(_slot(self.later, self.first, port) for port in self.later.graph.inputs if port.name.startswith(_PAST))
+        past = [port for port in self.later.graph.inputs if port.name.startswith(_PAST)]
+        return tuple(_slot(self.later, self.first, port, self.begins_left) for port in past)
 
     def shape_of(self, name: str) -> tuple[int | str, ...]:
         """Return the shape of an input of the graph that begins a text; () where it has none of that name."""
@@ -86,17 +88,22 @@ class Layout:
         return self.later is not None and self.first.model == self.later.model and not self.merged and self.encoder is None
 
     @cached_property
+    def begins_left(self) -> bool:
+        """Tell whether a row's cache begins in the first column: onnxruntime's grouped-query attention counts the mask's ones, and takes
+        as many columns."""
+        return _COUNTS_MASK in self.first.graph.operators
+
+    @cached_property
     def aligns(self) -> bool:
         """Tell whether rows of unequal length can be decoded together: the graph is told where each begins.
 
-        A mask alone does not tell graphs that count positions from the first column (Gemma as Optimum exports it); those
-        that derive positions from the mask, or know distances only, do without. onnxruntime's grouped-query attention counts
-        the mask's ones, and takes the first so many columns.
+        A mask alone does not tell graphs that count positions from the first column (Gemma as Optimum exports it): the keys in
+        a cache are turned by them, and would be wrong where a row moves to other columns. Those that derive positions from the
+        mask, or know distances only, do without.
         """
         names = _names(self.first)
-        if _COUNTS_MASK in self.first.graph.operators:
-            return False
-        return "attention_mask" in names and ("position_ids" in names or self.first.config.get("model_type") in _POSITIONS_FROM_MASK)
+        told = "position_ids" in names or self.first.config.get("model_type") in _POSITIONS_FROM_MASK
+        return "attention_mask" in names and (self.begins_left or told)
 
 
 def _names(bundle: Bundle) -> set[str]:
@@ -154,7 +161,7 @@ def _check_inputs(bundle: Bundle) -> None:
         raise BundleError(f"{bundle.folder}: {bundle.model} takes neither {listed(IDS)} nor {EMBEDS!r}: it is no decoder")
 
 
-def _slot(later: Bundle, first: Bundle, port: Port) -> Slot:
+def _slot(later: Bundle, first: Bundle, port: Port, begins_left: bool) -> Slot:
     prefix = next(prefix for prefix in _PAST if port.name.startswith(prefix))
     rest = port.name.removeprefix(prefix)
     outputs = {output.name for output in (first if ".encoder." in port.name else later).graph.outputs}
@@ -164,7 +171,7 @@ def _slot(later: Bundle, first: Bundle, port: Port) -> Slot:
             f"{later.folder}: {later.model} keeps {port.name} ({port.dtype}, {list(port.shape)}) in its cache: "
             "only caches of keys and values, in 32 or 16 bit floats, are known here"
         )
-    return Slot(port.name, present, _axes(later, port), _TYPES[port.dtype])
+    return Slot(port.name, present, _axes(later, port), _TYPES[port.dtype], begins_left)
 
 
 def _axes(bundle: Bundle, port: Port) -> tuple[int, ...]:

@@ -17,12 +17,16 @@ from sparktasks.runtime.generation.settings import Bias, Settings
 
 @dataclass(frozen=True)
 class Progress:
-    """Where each row stands: its tokens, how many of them are ``new``, and how many may be; ``first`` is a row's forced first token, or -1."""
+    """Where each row stands: its tokens, how many of them are ``new``, and how many may be; ``first`` is a row's forced first token, or -1.
+
+    ``given`` are the tokens that the model was given to read: the encoder's, or where there is none, the prompt.
+    """
 
     history: History
     new: np.ndarray
     limits: np.ndarray
     first: np.ndarray
+    given: Sequence[tuple[int, ...]]
 
     @property
     def prompts(self) -> np.ndarray:
@@ -76,6 +80,19 @@ class PenaliseRepetition(Processor):
 
 
 @dataclass(frozen=True)
+class FavourGiven(Processor):
+    """Makes tokens of what was given to read more likely, the inverse of `PenaliseRepetition`."""
+
+    penalty: float
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        for row, given in enumerate(progress.given):
+            ids = np.array(given)
+            found = scores[row, ids]
+            scores[row, ids] = np.where(found < 0, found / self.penalty, found * self.penalty)
+
+
+@dataclass(frozen=True)
 class ForbidRepeatedNGrams(Processor):
     """Forbids the token that would make an n-gram appear twice in a row's tokens."""
 
@@ -90,6 +107,39 @@ class ForbidRepeatedNGrams(Processor):
         same = (grams[..., :-1] == last[:, None]).all(axis=-1) & (np.arange(grams.shape[1]) >= history.starts[:, None])
         rows, columns = np.nonzero(same)
         scores[rows, grams[rows, columns, -1]] = -np.inf
+
+
+@dataclass(frozen=True)
+class ForbidGivenNGrams(Processor):
+    """Forbids the token that would complete an n-gram of what was given to read."""
+
+    size: int
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        size, history = self.size, progress.history
+        for row, given in enumerate(progress.given):
+            if len(given) < size or history.lengths[row] < size - 1:
+                continue
+            grams = np.lib.stride_tricks.sliding_window_view(np.array(given), size)
+            same = (grams[:, :-1] == np.array(history.row(row, size - 1), np.int64)).all(axis=1)
+            scores[row, grams[same, -1]] = -np.inf
+
+
+@dataclass(frozen=True)
+class PressToEnd(Processor):
+    """Makes the end tokens likelier with every token after the first ``start`` new ones."""
+
+    ids: tuple[int, ...]
+    start: int
+    factor: float
+
+    def rows(self, progress: Progress) -> np.ndarray:
+        return np.flatnonzero(progress.new > self.start)
+
+    def __call__(self, progress: Progress, scores: np.ndarray) -> None:
+        rows, ends = self.rows(progress)[:, None], list(self.ids)
+        growth = np.float32(self.factor) ** (progress.new[rows] - self.start) - 1
+        scores[rows, ends] += np.abs(scores[rows, ends]) * growth.astype(scores.dtype)
 
 
 @dataclass(frozen=True)
@@ -165,12 +215,15 @@ def processors_of(settings: Settings) -> Sequence[Processor]:
     early = ends and (settings.min_new_tokens > 0 or settings.min_length > 0)
     chosen: list[tuple[object, Processor]] = [
         (settings.sequence_bias, BiasSequences(settings.sequence_bias)),
+        (settings.encoder_repetition_penalty != 1.0, FavourGiven(settings.encoder_repetition_penalty)),
         (settings.repetition_penalty != 1.0, PenaliseRepetition(settings.repetition_penalty)),
         (settings.no_repeat_ngram_size, ForbidRepeatedNGrams(settings.no_repeat_ngram_size)),
+        (settings.encoder_no_repeat_ngram_size, ForbidGivenNGrams(settings.encoder_no_repeat_ngram_size)),
         (bad, BiasSequences(bad)),
         (early, ForbidEarlyEnd(ends, settings)),
         (True, ForceFirst()),
         (settings.forced_eos_token_id, ForceEnd(settings.forced_eos_token_id)),
+        (ends and settings.exponential_decay_length_penalty, PressToEnd(ends, *(settings.exponential_decay_length_penalty or (0, 1.0)))),
         (settings.suppress_tokens, Suppress(settings.suppress_tokens)),
         (settings.begin_suppress_tokens, SuppressFirst(settings.begin_suppress_tokens)),
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from sparktasks.ops.logits import log_parts
-from sparktasks.ops.sampling import draw, keep_min_p, keep_top_k, keep_top_p, keep_typical
+from sparktasks.ops.sampling import draw, keep_epsilon, keep_eta, keep_min_p, keep_top_k, keep_top_p, keep_typical
 from sparktasks.runtime.generation.batch import Batch, History
 from sparktasks.runtime.generation.processors import Processor, Progress
 from sparktasks.runtime.generation.settings import Settings
@@ -30,6 +30,11 @@ class Request:
     key: bytes = b""
     first: int | None = None
     limit: int = 0
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """What the model was given to read: the source, or where there is no encoder, the prompt."""
+        return self.source or self.prompt
 
 
 @dataclass(frozen=True)
@@ -102,11 +107,12 @@ class Sampling:
         self._score = np.zeros(len(requests))
         self._limits = np.array([request.limit for request in requests], np.int64)
         self._first = np.array([-1 if request.first is None else request.first for request in requests], np.int64)
+        self._given = [request.given for request in requests]
         self._random = [random_of(request) for request in requests] if rules.settings.do_sample else []
 
     def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
         rules, history = self.rules, batch.history
-        progress = Progress(history, self._new, self._limits, self._first)
+        progress = Progress(history, self._new, self._limits, self._first, self._given)
         acting = rules.acting(progress)
         scores = logits.copy() if acting or self._random else logits
         for processor in acting:
@@ -136,12 +142,14 @@ class Sampling:
     def take(self, places: np.ndarray) -> Self:
         found = type(self)([], self.rules)
         found._new, found._score, found._limits, found._first = (values[places] for values in (self._new, self._score, self._limits, self._first))
+        found._given = [self._given[place] for place in places]
         found._random = [self._random[place] for place in places] if self._random else []
         return found
 
     def join(self, other: Self) -> None:
         self._new, self._score = np.concatenate([self._new, other._new]), np.concatenate([self._score, other._score])
         self._limits, self._first = np.concatenate([self._limits, other._limits]), np.concatenate([self._first, other._first])
+        self._given += other._given
         self._random += other._random
 
 
@@ -162,3 +170,7 @@ def filter_scores(scores: np.ndarray, settings: Settings, keep: int) -> None:
         keep_min_p(scores, settings.min_p, keep)
     if settings.typical_p < 1.0:
         keep_typical(scores, settings.typical_p, keep)
+    if 0.0 < settings.epsilon_cutoff < 1.0:
+        keep_epsilon(scores, settings.epsilon_cutoff, keep)
+    if 0.0 < settings.eta_cutoff < 1.0:
+        keep_eta(scores, settings.eta_cutoff, keep)

@@ -29,9 +29,14 @@ class Settings:
     top_p: float = 1.0
     min_p: float | None = None
     typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
     seed: int = 0
     repetition_penalty: float = 1.0
+    encoder_repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    encoder_no_repeat_ngram_size: int = 0
+    exponential_decay_length_penalty: tuple[int, float] | None = None
     sequence_bias: tuple[Bias, ...] = ()
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     suppress_tokens: tuple[int, ...] = ()
@@ -60,11 +65,6 @@ UNSUPPORTED = {
     "num_beam_groups": (1, None),
     "penalty_alpha": (0, None),
     "guidance_scale": (1, None),
-    "encoder_repetition_penalty": (1, None),
-    "encoder_no_repeat_ngram_size": (0, None),
-    "exponential_decay_length_penalty": (None,),
-    "epsilon_cutoff": (0, None),
-    "eta_cutoff": (0, None),
     "constraints": (None,),
     "force_words_ids": (None,),
     "watermarking_config": (None,),
@@ -96,6 +96,8 @@ def _frozen(key: str, value: Any) -> Any:
     if key == "sequence_bias":
         pairs = value.items() if isinstance(value, Mapping) else value
         return tuple((tuple(ids), float(bias)) for ids, bias in pairs)
+    if key == "exponential_decay_length_penalty":
+        return int(value[0]), float(value[1])
     if key == "stop_strings":
         return (value,) if isinstance(value, str) else tuple(value)
     return value
