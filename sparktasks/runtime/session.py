@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import socket
 from collections.abc import Mapping, Sequence
@@ -51,14 +52,20 @@ class Session:
         found: list[np.ndarray] = self._session.run(outputs, wanted)
         return found
 
-    def run_tensors(self, feeds: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
-        """Run the graph on tensors, without a copy of any; the first output comes to the CPU, the others stay where they are made."""
+    def run_tensors(self, feeds: Mapping[str, Tensor], outputs: Sequence[str], into: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+        """Run the graph on tensors, without a copy of any; the first output comes to the CPU, the others stay where they are made.
+
+        ``into`` names tensors that take outputs, instead of new ones; they may be fed too, where the graph can do with that.
+        """
         binding = self._session.io_binding()
         for name, tensor in feeds.items():
             binding.bind_ortvalue_input(name, tensor)
         binding.bind_output(outputs[0])
         for name in outputs[1:]:
-            binding.bind_output(name, *self._place)
+            if into and name in into:
+                binding.bind_ortvalue_output(name, into[name])
+            else:
+                binding.bind_output(name, *self._place)
         self._session.run_with_iobinding(binding)
         found: list[Tensor] = binding.get_outputs()
         return found
@@ -86,6 +93,15 @@ def view(value: Tensor) -> np.ndarray:
     """Return a tensor's content, read-only; what lies on the CPU is not copied, unless onnxruntime is too old to lend it."""
     lends = hasattr(value, "__dlpack__") and value.device_name() == "cpu"
     found: np.ndarray = np.from_dlpack(value) if lends else value.numpy()
+    return found
+
+
+def writable(value: Tensor) -> np.ndarray:
+    """Return the content of a tensor on the CPU, to be changed where it lies; it is valid as long as the tensor."""
+    dtype = np.dtype(_ELEMENT_TYPES[value.data_type()])
+    count = int(np.prod(value.shape()))
+    memory: Any = (ctypes.c_char * (count * dtype.itemsize)).from_address(value.data_ptr()) if count else b""
+    found: np.ndarray = np.frombuffer(memory, dtype).reshape(value.shape())
     return found
 
 

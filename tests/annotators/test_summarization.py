@@ -102,3 +102,11 @@ def test_a_prefix_that_leaves_no_room_is_flagged(bundle: Callable[[str], str], t
     stage = Summarizer.pretrained(folder, maxLength=5, maxNewTokens=4, numBeams=1, longDocument="hierarchical")
     (found,) = summary(stage, "The bridge is closed. Nobody knows why.")
     assert found.metadata["truncated"] == "true"
+
+
+def test_summaries_that_are_longer_than_their_windows_come_to_an_end(bundle: Callable[[str], str]) -> None:
+    limits = {"maxLength": 8, "maxNewTokens": 20, "minNewTokens": 20, "numBeams": 1}
+    stage = Summarizer.pretrained(bundle("t5-text2text-generation"), longDocument="hierarchical", **limits)
+    (found,) = summary(stage, "The bridge is closed. Nobody knows why. " * 5)
+    assert found.metadata["truncated"] == "true"
+    assert int(found.metadata["windows"]) > 5

@@ -170,6 +170,15 @@ def test_attention_that_counts_the_masks_ones_has_rows_that_begin_left(bundles: 
         assert np.abs(decoder.step(single)[0] - later).max() < EXACT
 
 
+def test_rows_that_begin_left_share_a_beginning(bundles: Bundles, prompts: list[str]) -> None:
+    name, head = "llama-text-generation-grouped", "Answer in one word what the following review is about, and say nothing else. "
+    texts = [head + prompt for prompt in prompts[:40]]
+    model = generator(bundles.folder(name), Capacity(8, 1200, 32), **GREEDY)
+    assert all(known is not None and known.tokens > 16 for known in model._scheduler.prefixes.known([each.ids for each in model.prompts(texts)]))
+    wanted = generated(bundles.twin(name), texts, **GREEDY)
+    assert [[record.ids for record in records] for records in wanted] == [[tuple(each.ids) for each in made] for made in written(model, texts)]
+
+
 def test_a_folder_with_genai_config_generates_like_any_other(bundles: Bundles, prompts: list[str]) -> None:
     name = "llama-text-generation-grouped"
     assert not (bundles.folder(name) / "config.json").exists()

@@ -21,7 +21,6 @@ from sparktasks.spark.generation_annotator import GenerationAnnotator, Generatio
 from sparktasks.spark.params import P, at_least, one_of, param
 
 _TASK = "summarization"
-_MOST_ROUNDS = 8
 
 
 class Summarizer(GenerationAnnotator):
@@ -112,11 +111,14 @@ class AbstractTexts:
         return [self._annotations(generator, source, *each) for each in zip(usable, prompts, windows, results, strict=True)]
 
     def _shorten(self, generator: Generator, texts: list[str], counts: list[int], faults: dict[int, Exception]) -> None:
-        """Put the summaries of its windows in the place of each text that is too long, until it is not; also count those windows."""
-        for _ in range(_MOST_ROUNDS):
+        """Put the summaries of its windows in the place of each text that is too long, until it is not, or they grow no fewer; also count
+        those windows."""
+        last: dict[int, int] = {}
+        while True:
             prompts = generator.prompts([self.prefix + text for text in texts])
             windows = {place: self._windows(generator, texts[place]) for place, prompt in enumerate(prompts) if prompt.truncated}
-            windows = {place: found for place, found in windows.items() if len(found) > 1}
+            windows = {place: found for place, found in windows.items() if 1 < len(found) < last.get(place, len(found) + 1)}
+            last |= {place: len(found) for place, found in windows.items()}
             if not windows:
                 break
             flat = generator.prompts([self.prefix + window for found in windows.values() for window in found])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparktasks.runtime.generation.layout import Slot
-from sparktasks.runtime.session import Tensor, tensor, view
+from sparktasks.runtime.session import Tensor, tensor, view, writable
 
 
 class History:
@@ -57,6 +57,14 @@ class History:
         """Let row ``i`` be what row ``rows[i]`` was."""
         self._ids, self.lengths = self._ids[rows], self.lengths[rows]
 
+    def put(self, row: int, other: History, taken: int) -> None:
+        """Let a row be that of another history; it must not be longer than this one is wide."""
+        length = int(other.lengths[taken])
+        self._ids[row, : self.width - length] = 0
+        self._ids[row, self.width - length : self.width] = other.row(taken, length)
+        self.lengths = self.lengths.copy()
+        self.lengths[row] = length
+
 
 @dataclass
 class Batch:
@@ -69,12 +77,37 @@ class Batch:
     def __len__(self) -> int:
         return len(self.history.lengths)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Tell whether the cache lies where this process can write."""
+        return all(value.device_name() == "cpu" for value in self.cache)
+
     def reorder(self, slots: Sequence[Slot], rows: np.ndarray) -> None:
         """Let row ``i`` be what row ``rows[i]`` was, in all but the source: those rows must share theirs."""
         if np.array_equal(rows, np.arange(len(self))):
             return
         self.history.reorder(rows)
         self.cache = [value if slot.is_cross else tensor(view(value)[rows]) for slot, value in zip(slots, self.cache, strict=True)]
+
+    def put(self, slots: Sequence[Slot], rows: np.ndarray, other: Batch, taken: np.ndarray) -> None:
+        """Let rows be those of another batch: they take the places of others in the cache, which lies on the CPU."""
+        for row, place in zip(rows.tolist(), taken.tolist(), strict=True):
+            self.history.put(row, other.history, place)
+        for slot, value, source in zip(slots, self.cache, other.cache, strict=True):
+            here, there = writable(value), view(source)
+            axis, width = slot.columns - 1, min(here.shape[slot.columns], there.shape[slot.columns])
+            for row, place in zip(rows.tolist(), taken.tolist(), strict=True):
+                _replace(here[row], there[place], axis, width, slot.begins_left)
+
+
+def _replace(row: np.ndarray, other: np.ndarray, axis: int, width: int, begins_left: bool) -> None:
+    """Overwrite a row of the cache by the last (or the first) columns of another one, and the rest by zeros."""
+    if begins_left:
+        columns(row, axis, 0, width)[:] = columns(other, axis, 0, width)
+        columns(row, axis, width, row.shape[axis])[:] = 0
+    else:
+        columns(row, axis, row.shape[axis] - width, row.shape[axis])[:] = columns(other, axis, other.shape[axis] - width, other.shape[axis])
+        columns(row, axis, 0, row.shape[axis] - width)[:] = 0
 
 
 def merged(slots: Sequence[Slot], parts: Sequence[tuple[Batch, np.ndarray]]) -> Batch:
@@ -86,20 +119,20 @@ def merged(slots: Sequence[Slot], parts: Sequence[tuple[Batch, np.ndarray]]) -> 
     _fill(ids, [(history.ids, rows) for history, (_, rows) in zip(histories, parts, strict=True)], 1)
     behind = [part.history.width - width for part, _ in parts]  # how many columns of each part's cache nobody needs
     cache = [
-        _joined([(part.cache[place], rows) for part, rows in parts], slot, behind) for place, slot in enumerate(slots if parts[0][0].cache else ())
+        _joined([(part.cache[place], rows) for part, rows in parts], slot, behind, width)
+        for place, slot in enumerate(slots if parts[0][0].cache else ())
     ]
     source = [_padded([(part.source[place], rows) for part, rows in parts]) for place in range(len(parts[0][0].source))]
     return Batch(History(ids, lengths), cache, source)
 
 
-def _joined(parts: list[tuple[Tensor, np.ndarray]], slot: Slot, behind: list[int]) -> Tensor:
+def _joined(parts: list[tuple[Tensor, np.ndarray]], slot: Slot, behind: list[int], most: int) -> Tensor:
     if slot.is_cross:
         return _padded(parts, slot.columns)
     axis = slot.columns
     views = [(view(value), rows) for value, rows in parts]
     if slot.begins_left:
-        needed = [columns(value, axis, 0, value.shape[axis] - max(cut, 0)) for (value, _), cut in zip(views, behind, strict=True)]
-        return tensor(_stacked([(value, rows) for value, (_, rows) in zip(needed, parts, strict=True)], axis))
+        return tensor(_stacked([(columns(value, axis, 0, most), rows) for value, rows in views], axis))
     width = max(value.shape[axis] - cut for (value, _), cut in zip(views, behind, strict=True))
     shape = list(views[0][0].shape)
     shape[0], shape[axis] = sum(len(rows) for _, rows in views), width

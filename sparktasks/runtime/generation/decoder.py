@@ -10,9 +10,12 @@ import numpy as np
 
 from sparktasks.runtime.batching import pad
 from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.devices import CPU
 from sparktasks.runtime.generation.batch import Batch, History, columns, merged
 from sparktasks.runtime.generation.layout import BRANCH, EMBEDS, HIDDEN, HIDDEN_MASK, IDS, LAST_LOGITS, Layout, read_layout
 from sparktasks.runtime.session import Session, Tensor, open_session, tensor, view
+
+_ROOM = 64  # columns by which a cache grows that is written in place
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,11 @@ class Decoder:
 
         ``known`` says how many of a prompt's first tokens were read before, and by which batch.
         """
-        if self.layout.begins_left and len(set(map(len, prompts))) > 1:
+        if self.layout.begins_left and len(prompts) > 1:
             return self._start_apart(prompts, known or [None] * len(prompts))
+        return self._start(prompts, source, known)
+
+    def _start(self, prompts: Sequence[Sequence[int]], source: list[Tensor], known: Sequence[Known | None]) -> tuple[np.ndarray, Batch]:
         history = History.of(prompts)
         batch = Batch(history, [tensor(slot.empty(len(prompts))) for slot in self.slots], source)
         begin = self._reuse(batch, known) if any(known) else 0
@@ -64,13 +70,15 @@ class Decoder:
         return logits, batch
 
     def _start_apart(self, prompts: Sequence[Sequence[int]], known: Sequence[Known | None]) -> tuple[np.ndarray, Batch]:
-        """Read prompts by length, where the graph takes no pads before a text, and put them together for what follows."""
-        alike: dict[int, list[int]] = {}
+        """Read prompts by length, and put them together for what follows: onnxruntime's grouped-query attention takes no pads before a
+        text, and behind a cache several tokens of one text only."""
+        alike: dict[tuple[int, int], list[int]] = {}
         for row, prompt in enumerate(prompts):
-            alike.setdefault(len(prompt), []).append(row)
+            alone = known[row] is not None or len(prompt) > self._piece
+            alike.setdefault((len(prompt), row if alone else -1), []).append(row)
         logits, parts = [], []
         for rows in alike.values():
-            found, batch = self.start([prompts[row] for row in rows], [], [known[row] for row in rows])
+            found, batch = self._start([prompts[row] for row in rows], [], [known[row] for row in rows])
             logits.append(found)
             parts.append((batch, np.arange(len(rows))))
         whole, order = merged(self.slots, parts), np.argsort([row for rows in alike.values() for row in rows])
@@ -105,13 +113,29 @@ class Decoder:
 
     def _run(self, session: Session, batch: Batch, begin: int, end: int, first: bool) -> np.ndarray:
         """Run the columns from ``begin`` to ``end``; what lies before is in the cache."""
+        shares = self.layout.begins_left and 0 < begin == end - 1 and session.provider == CPU
+        if shares:
+            self._make_room(batch, end)
         feeds = self._feeds(session, batch, begin, end, first)
         grown = [place for place, slot in enumerate(self.slots) if first or not slot.is_cross]
         outputs = ["logits", *(self.slots[place].present for place in grown)]
-        logits, *cache = session.run_tensors(feeds, outputs)
-        for place, value in zip(grown, cache, strict=True):
-            batch.cache[place] = value
+        into = dict(zip(outputs[1:], batch.cache, strict=True)) if shares else None  # the new keys are written behind the old ones
+        logits, *cache = session.run_tensors(feeds, outputs, into)
+        if into is None:  # else the cache is where it was, in memory that its own tensors keep
+            for place, value in zip(grown, cache, strict=True):
+                batch.cache[place] = value
         return view(logits)[:, -1].astype(np.float32, copy=False)
+
+    def _make_room(self, batch: Batch, end: int) -> None:
+        """Let the cache have at least so many columns; those that hold nothing yet are at the right."""
+        for place, slot in enumerate(self.slots):
+            value, axis = view(batch.cache[place]), slot.columns
+            if value.shape[axis] < end:
+                shape = list(value.shape)
+                shape[axis] = -(-end // _ROOM) * _ROOM
+                wider: np.ndarray = np.zeros(shape, slot.dtype)
+                columns(wider, axis, 0, value.shape[axis])[:] = value
+                batch.cache[place] = tensor(wider)
 
     def _feeds(self, session: Session, batch: Batch, begin: int, end: int, first: bool) -> dict[str, Tensor]:
         history, names = batch.history, session.inputs

@@ -20,8 +20,11 @@ from sparktasks.runtime.generation.search import LENGTH, Generated, Request, Rul
 
 Result = list[Generated] | Exception
 
-# A batch is refilled when no more than this share of it is at work: joining costs a copy of the cache, idle rows their share of each run.
-_REFILL = 0.8
+# What is done stays in a batch until no more than this share of it is at work: leaving it out costs a copy of the cache.
+_SHRINK = 0.8
+
+# New rows take the places of those that are done where the batch is not much wider than its longest row then.
+_TIGHT = 0.75
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class _Group:
         return (places[:, None] * width + np.arange(width)).ravel()
 
 
+_Part = tuple[_Group, np.ndarray]  # some places of a group
+
+
 class _Run:
     """One call's texts: those that wait, those that are decoded now, those that are done."""
 
@@ -81,10 +87,11 @@ class _Run:
         self._results: dict[int, Result] = {}
         self._known: list[Known | None] = [None] if scheduler.capacity.alone else scheduler.prefixes.known([request.prompt for request in requests])
         self._waiting = self._ordered()
+        self._ready: list[tuple[_Group, int]] = []  # begun, and without a place yet
 
     def finish(self) -> list[Result]:
         group: _Group | None = None
-        while self._waiting or group is not None:
+        while self._waiting or self._ready or group is not None:
             group = self._refilled(group)
             if group is not None:
                 self._advance(group, self._decoder.step(group.batch))
@@ -118,23 +125,20 @@ class _Run:
 
     def _refilled(self, group: _Group | None) -> _Group | None:
         """Take waiting texts in where there is room, and drop the rows of those that are done, where that pays."""
-        parts = []
-        fitting = self._fitting(group)
-        if group is not None:
-            running = self._running(group)
-            rare = bool(fitting) and not self._decoder.layout.aligns and len(running) < self._most  # who does not join now waits for long
-            if len(running) > _REFILL * len(group.numbers) and not rare and not self._has_outgrown(group, running):
-                return group
-            parts.append((group, running))
-            if not len(running):
-                fitting = self._fitting(None)
-        parts += [(new, self._running(new)) for new in self._admitted(parts, fitting)]
-        parts = [(each, places) for each, places in parts if len(places)]
-        if not parts:
-            return None
-        if len(parts) == 1 and len(parts[0][1]) == len(parts[0][0].numbers):
-            return parts[0][0]
-        return self._joined(parts)
+        if group is None:
+            return self._joined(self._admitted([], self._fitting(None)))
+        running = self._running(group)
+        fitting = self._fitting(group if len(running) else None)
+        rare = bool(fitting) and not self._decoder.layout.aligns and len(running) < self._most  # who does not join now waits for long
+        if len(running) == len(group.numbers) and not rare:
+            return group
+        few = len(running) <= _SHRINK * len(group.numbers) or self._has_outgrown(group)
+        if not (few or self._ready or fitting):
+            return group
+        new = self._admitted(group.numbers[running].tolist(), fitting)
+        if new and self._fits_in(group, running, new):
+            return self._replaced(group, running, new)
+        return self._joined([(group, running), *new]) if new or few else group
 
     def _running(self, group: _Group) -> np.ndarray:
         """Return the places of a group's texts that are not done."""
@@ -147,33 +151,74 @@ class _Run:
         length = len(self._requests[self._waiting[-1]].prompt) if group is None else group.batch.history.width - 1
         return [number for number in self._waiting if len(self._requests[number].prompt) == length]
 
-    def _has_outgrown(self, group: _Group, running: np.ndarray) -> bool:
-        """Tell whether a row that is done has come to the end of the model's positions."""
+    def _has_outgrown(self, group: _Group) -> bool:
+        """Tell whether a row, which must be done, has come to the end of the model's positions."""
         positions = self._scheduler.positions
-        return positions is not None and len(running) < len(group.numbers) and int(group.batch.history.lengths.max()) >= positions
+        return positions is not None and int(group.batch.history.lengths.max()) >= positions
 
-    def _joined(self, parts: list[tuple[_Group, np.ndarray]]) -> _Group:
+    def _fits_in(self, group: _Group, running: np.ndarray, new: list[_Part]) -> bool:
+        """Tell whether new texts can take the places of those that are done, without a copy of the others' cache."""
+        free, history = len(group.numbers) - len(running), group.batch.history
+        lengths = [int(part.batch.history.lengths[part.rows(places)].max()) for part, places in [(group, running), *new] if len(places)]
+        least = _TIGHT * history.width if self._decoder.layout.aligns else history.width
+        fits = sum(len(places) for _, places in new) == free and least <= max(lengths) <= history.width
+        return fits and not group.batch.source and not self._has_outgrown(group) and group.batch.on_cpu
+
+    def _replaced(self, group: _Group, running: np.ndarray, new: list[_Part]) -> _Group:
+        order, count = np.arange(len(group.numbers)), len(group.numbers)
+        free = np.setdiff1d(order, running)
+        for part, places in new:
+            here, free = free[: len(places)], free[len(places) :]
+            group.batch.put(self._decoder.slots, group.rows(here), part.batch, part.rows(places))
+            group.search.join(part.search.take(places))
+            group.numbers = group.numbers.copy()
+            group.numbers[here] = part.numbers[places]
+            order[here] = count + np.arange(len(places))
+            count += len(places)
+        group.search = group.search.take(order)
+        return group
+
+    def _joined(self, parts: list[_Part]) -> _Group | None:
+        """Put texts into one new group; one that has no others stays as it is."""
+        parts = [(each, places) for each, places in parts if len(places)]
+        if not parts:
+            return None
+        if len(parts) == 1 and len(parts[0][1]) == len(parts[0][0].numbers):
+            return parts[0][0]
         searches = [each.search.take(places) for each, places in parts]
         for other in searches[1:]:
             searches[0].join(other)
         batch = merged(self._decoder.slots, [(each.batch, each.rows(places)) for each, places in parts])
         return _Group(searches[0], batch, np.concatenate([each.numbers[places] for each, places in parts]))
 
-    def _admitted(self, parts: list[tuple[_Group, np.ndarray]], fitting: list[int]) -> list[_Group]:
-        """Begin as many of the fitting texts as there is room for, the last first."""
-        running = [number for group, places in parts for number in group.numbers[places]]
-        widest = max(map(self._need, running), default=0)
+    def _admitted(self, running: list[int], fitting: list[int]) -> list[_Part]:
+        """Return as many texts that are begun as there is room for.
+
+        Where rows of any length can join, more are begun than have a place yet: prompts that are read together cost less.
+        """
+        free = self._most - len(running)
+        if len(self._ready) < free:
+            ahead = self._decoder.layout.aligns and bool(running)
+            for group in self._begin(running + [int(group.numbers[place]) for group, place in self._ready], fitting, self._most if ahead else free):
+                self._ready += [(group, place) for place in self._running(group).tolist()]
+        taken, self._ready = self._ready[:free], self._ready[free:]
+        groups = {id(group): group for group, _ in taken}
+        return [(group, np.array([place for other, place in taken if other is group], np.int64)) for group in groups.values()]
+
+    def _begin(self, begun: list[int], fitting: list[int], most: int) -> list[_Group]:
+        """Begin at most so many of the fitting texts, the last first, as far as the cache has room beside those that are begun."""
+        widest = max(map(self._need, begun), default=0)
         chosen: list[int] = []
         for number in reversed(fitting):
-            count = len(running) + len(chosen) + 1
+            count = len(begun) + len(chosen) + 1
             widest = max(widest, self._need(number))
-            if count > self._most or (count > 1 and count * self._width * widest > self._capacity.cache_tokens):
+            if len(chosen) == most or (count > 1 and count * self._width * widest > self._capacity.cache_tokens):
                 break
             chosen.append(number)
         if not chosen:
             return []
-        begun = set(chosen)
-        self._waiting = [number for number in self._waiting if number not in begun]
+        leaving = set(chosen)
+        self._waiting = [number for number in self._waiting if number not in leaving]
         batches = token_batches([self._reads(number) for number in chosen], self._capacity.run_tokens)
         return [self._begun(np.array(chosen)[places]) for places in batches]
 
