@@ -309,9 +309,12 @@ def _find_model(folder: Path, precision: str) -> str:
     if precision != "auto":
         hint = f". Make one with: sparktasks optimize {folder} --int8" if precision == "int8" else ""
         raise BundleError(f"{folder} has no ONNX file in {precision}. ONNX files there: {listed(found)}{hint}")
-    variants = [name for name in found if Path(name).stem.startswith(("model_", "decoder_model_merged_"))]
-    if len(variants) == 1:
-        return variants[0]
+    for base in _BASES:
+        variants = [name for name in found if Path(name).stem.startswith(f"{base}_")]
+        if len(variants) == 1:
+            return variants[0]
+        if variants:
+            break
     raise BundleError(
         f"{folder} has no model.onnx, at its root or in onnx/. ONNX files there: {listed(found)}. "
         "Name one with pretrained(..., file=...), or export one with: optimum-cli export onnx --model MODEL FOLDER"

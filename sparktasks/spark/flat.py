@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructType
 
+from sparktasks.spark.annotations import is_annotations
 from sparktasks.spark.json_types import as_python
 
 if TYPE_CHECKING:
@@ -38,15 +39,16 @@ def _is_nested(dtype: DataType) -> bool:
 
 
 def flat_types(dtype: DataType) -> list[DataType]:
-    """Return the types of the flat columns that stand for one column of type ``dtype``."""
-    fields = _fields(dtype)
-    if fields is None:
+    """Return the types of the flat columns that come out for one column of type ``dtype``."""
+    if not is_annotations(dtype):
         return [StringType()] if _is_nested(dtype) else [dtype]
-    flat: list[DataType] = []
-    for _, kind in fields:
-        parts = [ArrayType(kind.keyType), ArrayType(kind.valueType)] if isinstance(kind, MapType) else [kind]
-        flat.extend(ArrayType(part) for part in parts)
-    return flat
+    return [part for _, kind in _fields(dtype) or () for part in _parts(kind)]
+
+
+def _parts(kind: DataType) -> list[DataType]:
+    """Return the types of the flat columns of one field."""
+    parts = [ArrayType(kind.keyType), ArrayType(kind.valueType)] if isinstance(kind, MapType) else [kind]
+    return [ArrayType(part) for part in parts]
 
 
 def flat_columns(column: Column, dtype: DataType) -> list[Column]:
@@ -68,8 +70,8 @@ def _projections(column: Column, name: str, is_map: bool) -> list[Column]:
 
 def assembled(flat: Sequence[Column], dtype: DataType) -> Column:
     """Put a column together from its flat columns, in Catalyst; the inverse of `flat_columns`."""
-    fields = _fields(dtype)
-    if fields is None:
+    fields = _fields(dtype) or []
+    if not is_annotations(dtype):
         return F.from_json(flat[0], cast("StructType", dtype)) if _is_nested(dtype) else flat[0]
     names = [f"f{index}" for index in range(len(flat))]
     zipped = F.arrays_zip(*(column.alias(name) for column, name in zip(flat, names, strict=True)))
@@ -97,10 +99,10 @@ def _nested(dtype: DataType, series: Iterator[pd.Series]) -> pa.Array:
         return _arrow(next(series), dtype)
     arrays = []
     for _, kind in fields:
-        parts = [_arrow(next(series), flat) for flat in flat_types(ArrayType(StructType().add("x", kind)))]
+        parts = [_arrow(next(series), flat) for flat in _parts(kind)]
         arrays.append(_map(*(part.flatten() for part in parts)) if len(parts) == 2 else parts[0].flatten())
     struct = pa.StructArray.from_arrays(arrays, names=[name for name, _ in fields])
-    return pa.ListArray.from_arrays(_offsets(pc.fill_null(pc.list_value_length(parts[0]), 0)), struct)
+    return pa.ListArray.from_arrays(_offsets(pc.fill_null(pc.list_value_length(parts[0]), 0)), struct, mask=parts[0].is_null())
 
 
 def _arrow(series: pd.Series, dtype: DataType) -> pa.Array:
@@ -117,7 +119,7 @@ def _offsets(lengths: pa.Array) -> pa.Array:
 
 def flat_arrays(column: pa.Array, dtype: DataType) -> list[pa.Array]:
     """Take an Arrow column apart the way `flat_types` says; the counterpart of `assembled`."""
-    if _fields(dtype) is None:
+    if not is_annotations(dtype):
         return [_as_json(column, dtype) if _is_nested(dtype) else column]
     offsets = _offsets(pc.fill_null(pc.list_value_length(column), 0))
     values: Any = column.flatten()

@@ -130,18 +130,35 @@ class GenerationAnnotator(ModelAnnotator):
         return settings
 
     def _check(self, settings: Settings) -> None:
+        self._check_ids()
+        if "" in settings.stop_strings:
+            raise ParamError(f"{self.uid}: stopStrings={list(settings.stop_strings)!r} must not hold an empty string: it ends every text")
         count, beams = settings.num_return_sequences, settings.num_beams
         if beams > 1 and count > beams:
             raise ParamError(f"{self.uid}: numReturnSequences={count} is more than numBeams={beams}")
         if count > 1 and beams == 1 and not settings.do_sample:
             raise ParamError(f"{self.uid}: numReturnSequences={count} texts would be the same: set numBeams, or doSample=True")
 
+    def _check_ids(self) -> None:
+        """Raise `ParamError` where a token id is asked for that the model has not."""
+        width = self.getBundle().logits.shape[-1]
+        for name in ("suppressTokens", "eosTokenId", "forcedBosTokenId", "forcedEosTokenId"):
+            asked = self.getOrDefault(name)
+            ids = [] if asked is None else asked if isinstance(asked, list) else [asked]
+            wrong = [token for token in ids if token < 0 or (isinstance(width, int) and token >= width)]
+            if wrong:
+                most = width - 1 if isinstance(width, int) else "some number"
+                raise ParamError(f"{self.uid}: {name}={asked!r}: the model has no token {wrong[0]}. Its ids are 0 to {most}")
+
     def runner(self, settings: Settings) -> GenerationRunner:
         """Return what a kernel carries to generate."""
         get = self.getOrDefault
         sequences = settings.num_beams if get("batchInvariant") else max(get("maxSequences"), settings.num_beams)
         capacity = Capacity(sequences, get("cacheTokens"), get("batchTokens"), alone=get("batchInvariant"))
-        words = Words(tuple(get("badWords")), tuple(sorted(get("logitsBias").items())))
+        bias = get("logitsBias")
+        if not all(word and isinstance(value, (int, float)) for word, value in bias.items()) or "" in get("badWords"):
+            raise ParamError(f"{self.uid}: logitsBias={bias!r} takes words and numbers, and badWords={get('badWords')!r} words; none may be empty")
+        words = Words(tuple(get("badWords")), tuple(sorted(bias.items())))
         return GenerationRunner(self.bundle_ref(), settings, self._reading(settings), capacity, words, get("device"))
 
     def _reading(self, settings: Settings) -> Reading:

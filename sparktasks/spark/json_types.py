@@ -12,12 +12,13 @@ import pyarrow as pa
 from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import ArrayType, BooleanType, DataType, DoubleType, LongType, MapType, StringType, StructField, StructType
 
+from sparktasks.errors import ParamError
 from sparktasks.spark.annotations import Annotations
 
 _SIMPLE: dict[str, DataType] = {"string": StringType(), "integer": LongType(), "number": DoubleType(), "boolean": BooleanType()}
 
 
-def spark_type(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> DataType:
+def spark_type(schema: Any, root: Mapping[str, Any] | None = None, within: tuple[str, ...] = ()) -> DataType:
     """Return the Spark type of the values that a JSON schema describes, as ``from_json`` takes it.
 
     Objects with properties are structs, other objects maps, arrays arrays; what may be of several types is a string.
@@ -25,28 +26,35 @@ def spark_type(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None)
     >>> spark_type({"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": ["integer", "null"]}}}).simpleString()
     'struct<name:string,age:bigint>'
     """
+    if not isinstance(schema, Mapping):  # true and false are schemas, too
+        return StringType()
     root = schema if root is None else root
     if "$ref" in schema:
-        return spark_type(_resolved(str(schema["$ref"]), root), root)
-    options = [each for each in schema.get("anyOf") or schema.get("oneOf") or [] if each.get("type") != "null"]
+        reference = str(schema["$ref"])
+        if reference in within:
+            raise ParamError(f"the JSON schema at {reference!r} contains itself, so that its values have no Spark type; use the texts as they are")
+        return spark_type(_resolved(reference, root), root, (*within, reference))
+    options = [each for each in schema.get("anyOf") or schema.get("oneOf") or [] if not (isinstance(each, Mapping) and each.get("type") == "null")]
     if len(options) == 1:
-        return spark_type(options[0], root)
+        return spark_type(options[0], root, within)
     kinds = schema.get("type", [])
     known = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "null"]
     if known == ["array"]:
-        return ArrayType(spark_type(schema.get("items") or {}, root))
+        return ArrayType(spark_type(schema.get("items"), root, within))
     if known == ["object"] and schema.get("properties"):
-        return StructType([StructField(name, spark_type(each, root)) for name, each in schema["properties"].items()])
+        return StructType([StructField(name, spark_type(each, root, within)) for name, each in schema["properties"].items()])
     if known == ["object"]:
-        values = schema.get("additionalProperties")
-        return MapType(StringType(), spark_type(values if isinstance(values, Mapping) else {}, root))
+        return MapType(StringType(), spark_type(schema.get("additionalProperties"), root, within))
     return _SIMPLE[known[0]] if len(known) == 1 and known[0] in _SIMPLE else StringType()
 
 
 def _resolved(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
     found: Any = root
-    for part in reference.removeprefix("#/").split("/"):
-        found = found[part]
+    for part in filter(None, reference.removeprefix("#").split("/")):
+        name = part.replace("~1", "/").replace("~0", "~")  # a JSON pointer's (RFC 6901)
+        if not isinstance(found, Mapping) or name not in found:
+            raise ParamError(f"the JSON schema has no {reference!r}, to which a $ref leads")
+        found = found[name]
     return dict(found)
 
 
@@ -83,7 +91,8 @@ def fitted(value: Any, dtype: DataType) -> Any:
     if isinstance(dtype, ArrayType):
         return [fitted(each, dtype.elementType) for each in value] if isinstance(value, list) else None
     if isinstance(dtype, StringType):
-        return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return None if text is None else text.encode("utf-8", "replace").decode("utf-8")  # JSON can spell halves of characters
     return _scalar(value, dtype)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from pyspark.sql import SparkSession
 from sparktasks import DocumentAssembler, LocalPipeline, Summarizer
 from sparktasks.errors import BundleError, ParamError
 from sparktasks.ops.sentences import sentence_spans
+from sparktasks.runtime.generation.generator import Generator, Prompt
+from sparktasks.runtime.generation.scheduler import Result
 
 # From "Natural history of the farm" style notes, written for this test.
 STORY = (
@@ -110,3 +112,25 @@ def test_summaries_that_are_longer_than_their_windows_come_to_an_end(bundle: Cal
     (found,) = summary(stage, "The bridge is closed. Nobody knows why. " * 5)
     assert found.metadata["truncated"] == "true"
     assert int(found.metadata["windows"]) > 5
+
+
+def test_no_window_loses_a_word(bundle: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    cut: list[bool] = []
+    run = Generator.run
+
+    def watched(self: Generator, prompts: Sequence[Prompt]) -> list[Result]:
+        cut.extend(prompt.truncated for prompt in prompts)
+        return run(self, prompts)
+
+    monkeypatch.setattr(Generator, "run", watched)
+    stage = Summarizer.pretrained(bundle("t5-text2text-generation"), maxLength=24, maxNewTokens=6, numBeams=1, longDocument="hierarchical")
+    for gap in (" ", "\n", "\n\n\n", " " * 20):
+        (found,) = summary(stage, gap.join(["The cat sat on the mat."] * 40))
+        assert "truncated" not in found.metadata
+    assert len(cut) > 40
+    assert not any(cut)
+
+
+def test_languages_without_stop_words_are_refused() -> None:
+    with pytest.raises(ParamError, match="language='klingon'"):
+        Summarizer(method="extractive", language="klingon").kernel()

@@ -260,3 +260,73 @@ def test_a_template_refuses_structs(make: Make, spark: SparkSession) -> None:
     frame = spark.sql("SELECT named_struct('x', 1) AS a")
     with pytest.raises(ColumnError, match=r"struct<x:int>.*to_json"):
         make(promptTemplate="{a}").transform(frame)
+
+
+LETTERS = {"type": "array", "items": {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9, "minimum": 0}}, "required": ["n"]}}
+
+
+def test_arrays_of_objects_are_values_or_null(make: Make, spark: SparkSession, adapter: str) -> None:
+    schema = LETTERS | {"minItems": 1, "maxItems": 2, "items": LETTERS["items"] | {"additionalProperties": False}}
+    frame = spark.createDataFrame([("my lord",), (None,)], "a string")
+    whole, cut = (
+        make(jsonSchema=schema, maxNewTokens=count, parsedCol="p", promptTemplate="{a}").transform(frame).select("generation.result", "p").collect()
+        for count in (64, 3)
+    )
+    assert [each.asDict() for each in whole[0].p] == json.loads(whole[0].result[0])
+    assert [row.p for row in (whole[1], *cut)] == [None, None, None]
+
+
+def test_rules_that_leave_nothing_are_errors_of_their_rows(make: Make) -> None:
+    for params in ({"noRepeatNgramSize": 1}, {"badWords": ['"', "{"]}, {"noRepeatNgramSize": 1, "numBeams": 2}):
+        (found,) = one(make(jsonSchema=PERSON, maxNewTokens=96, **params))
+        assert found.result is None, params
+        assert found.metadata["error"].startswith("NothingAllowed: no token is left")
+
+
+def test_a_grammar_that_is_done_ends_a_text_however_short(make: Make) -> None:
+    for beams in (1, 2):
+        (found,) = one(make(regex="yes|no", minNewTokens=10, maxNewTokens=20, numBeams=beams))
+        assert found.result in ("yes", "no")
+        assert found.metadata["finish_reason"] == "eos"
+
+
+def test_beams_return_no_text_twice(make: Make) -> None:
+    assert [each.result for each in one(make(jsonSchema={"enum": ["merry"]}, maxNewTokens=20, numBeams=4, numReturnSequences=4))] == ['"merry"']
+    found = one(make(regex="yes|no", maxNewTokens=20, numBeams=4, numReturnSequences=4))
+    assert sorted(each.result for each in found) == ["no", "yes"]
+    assert found[0].score >= found[1].score
+
+
+def test_a_bundles_rule_against_repetition_does_not_break_json(make: Make) -> None:
+    edit = merged("generation_config.json", no_repeat_ngram_size=1)
+    (found,) = one(make(edit=edit, jsonSchema=PERSON, maxNewTokens=96))
+    assert json.loads(found.result)["name"] in ("Romeo", "Juliet")
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"suppressTokens": [99999]}, r"suppressTokens=\[99999\]: the model has no token 99999"),
+        ({"eosTokenId": [-1]}, "the model has no token -1"),
+        ({"stopStrings": [""]}, "must not hold an empty string"),
+        ({"logitsBias": {"": 1.0}}, "none may be empty"),
+        ({"logitsBias": {"lord": "x"}}, "takes words and numbers|logitsBias"),
+    ],
+)
+def test_params_that_fit_no_model_are_refused_before_a_job(params: dict[str, Any], message: str, make: Make) -> None:
+    with pytest.raises((ParamError, TypeError), match=message):
+        make(**params).kernel()
+
+
+def test_only_prompts_that_are_continued_can_be_part_of_the_result(make: Make) -> None:
+    with pytest.raises(ParamError, match="models that continue prompts"):
+        make("t5-text2text-generation", returnFullText=True).kernel()
+
+
+def test_numbers_in_templates_read_alike_on_both_adapters(make: Make, spark: SparkSession, adapter: str) -> None:
+    frame = spark.sql("SELECT float(0.1) AS f, double('NaN') AS n, date'2020-01-02' AS d, array('x', 'y') AS l, true AS b, 1.50BD AS m")
+    stage = make(promptTemplate="{f} {d} {l} {b} {m}", returnFullText=True, maxNewTokens=1)
+    assert stage.transform(frame).select("generation.result").first()[0][0].startswith("0.1 2020-01-02 ['x', 'y'] True 1.50")
+    assert make(promptTemplate="{n}").transform(frame).select("generation.result").first()[0] == []
+    with pytest.raises(ColumnError, match="timestamp"):
+        make(promptTemplate="{t}").transform(spark.sql("SELECT timestamp'2020-01-02 03:04:05' AS t"))

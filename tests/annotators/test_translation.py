@@ -129,7 +129,7 @@ def test_the_language_is_detected_where_that_is_asked_for(make: Make) -> None:
     ]
     found = [row["translation"][0] for row in LocalPipeline([DocumentAssembler(), stage]).fullAnnotate(rows)]
     assert [item.metadata.get("source_language") for item in found] == ["fr_XX", "de_DE", None]
-    assert "was not recognised as one that the model knows" in found[2].error
+    assert "was not recognised as one that the model translates" in found[2].error
 
 
 @pytest.mark.parametrize(
@@ -173,3 +173,39 @@ def test_a_model_without_encoder_and_columns_that_are_no_strings_are_refused(mak
 def test_the_frame_of_tokens_follows_the_tokenizers_class(make: Make) -> None:
     languages = [read_languages(make(LOCALES, tokenizer={"tokenizer_class": kind}).getBundle()) for kind in ("MBartTokenizer",)]
     assert languages == [Languages("tokens", tuple(LOCALES), tuple(LOCALES), "{}", behind=True)]
+
+
+PAIRS = {
+    "translation_en_to_fr": {"prefix": "in French: "},
+    "translation_en_to_de": {"prefix": "in German: "},
+    "translation_fr_to_en": {"prefix": "in English: "},
+}
+
+
+def test_pairs_that_a_model_lacks_are_refused_or_errors_of_their_rows(make: Make, spark: SparkSession) -> None:
+    stage = make(config={"task_specific_params": PAIRS}, srcLang="fr", tgtLang="de")
+    with pytest.raises(ParamError, match=r"does not translate 'fr' to 'de'\. It translates: 'en to fr', 'en to de', 'fr to en'"):
+        one(stage)
+    stage = stage.copy().setParams(srcLang=None, tgtLang=None, srcLangCol="from", tgtLangCol="to")
+    rows = [("the king", "en", "de"), ("the king", "fr", "de"), ("the king", None, "de")]
+    frame = DocumentAssembler().transform(spark.createDataFrame(rows, "text string, from string, to string"))
+    found = [row.translation[0] for row in stage.transform(frame).select("translation").collect()]
+    assert found[0].result
+    assert [each.result for each in found[1:]] == [None, None]
+    assert "does not translate 'fr' to 'de'" in found[1].metadata["error"]
+
+
+def test_t5_detects_the_language_too(make: Make) -> None:
+    text = "The committee will decide on the new proposal next week."
+    stage = make(config={"task_specific_params": PAIRS}, srcLang="auto", tgtLang="de")
+    (found,) = one(stage, text)
+    assert found.metadata["source_language"] == "en"
+    assert found.result == one(stage.copy().setParams(srcLang="en"), text)[0].result
+
+
+def test_a_row_can_ask_for_detection(make: Make) -> None:
+    stage = make(config={"task_specific_params": PAIRS}, srcLangCol="from", tgtLang="de")
+    text = "The committee will decide on the new proposal next week."
+    found = LocalPipeline([DocumentAssembler(), stage]).fullAnnotate([{"text": text, "from": "auto"}, {"text": text, "from": "en"}])
+    assert [row["translation"][0].metadata.get("source_language") for row in found] == ["en", None]
+    assert found[0]["translation"][0].result == found[1]["translation"][0].result

@@ -147,5 +147,6 @@ def test_generators_are_quantised_whole(name: str, graphs: list[str], bundle: Ca
     assert "same next token: " in (tmp_path / "made" / "README.md").read_text()
     pipeline = LocalPipeline([DocumentAssembler(), TextGenerator.pretrained(tmp_path / "made", precision="int8", maxNewTokens=4)])
     assert all(row["generation"][0] for row in pipeline.annotate(TEXTS))
+    assert open_bundle(tmp_path / "made").model == graphs[0]
     with pytest.raises(BundleError, match="is quantised already"):
         quantize(made, tmp_path / "again")

@@ -8,6 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from sparktasks.errors import ParamError
 from sparktasks.spark.annotations import Annotation, build
 from sparktasks.spark.json_types import ReadJson, as_python, spark_type
 
@@ -62,3 +63,36 @@ def test_numbers_that_no_column_holds_are_null(text: str) -> None:
     assert isinstance(found, dict)
     assert found["age"] is None
     assert found["height"] is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "wanted"),
+    [
+        ({"type": "array", "items": True}, "array<string>"),
+        ({"type": "object", "properties": {"a": True}}, "struct<a:string>"),
+        ({"anyOf": [True, {"type": "integer"}]}, "string"),
+        ({"properties": {"a": {"$ref": "#/$defs/x~1y"}}, "type": "object", "$defs": {"x/y": {"type": "boolean"}}}, "struct<a:boolean>"),
+        ({"type": "object"}, "map<string,string>"),
+    ],
+)
+def test_schemas_as_types(schema: dict[str, object], wanted: str) -> None:
+    assert spark_type(schema).simpleString() == wanted
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"$ref": "#/$defs/N", "$defs": {"N": {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}}}}, "contains itself"),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}, "$defs": {}}, "contains itself"),
+        ({"$ref": "#/$defs/none"}, "to which a \\$ref leads"),
+    ],
+)
+def test_schemas_without_a_type_are_refused(schema: dict[str, object], message: str) -> None:
+    with pytest.raises(ParamError, match=message):
+        spark_type(schema)
+
+
+def test_halves_of_characters_are_replaced() -> None:
+    (found,) = values(['{"name": "a\\ud800"}'])
+    assert isinstance(found, dict)
+    assert found["name"] == "a?"

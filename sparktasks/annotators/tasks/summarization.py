@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
 
-from sparktasks.errors import MissingDependency
+from sparktasks.errors import MissingDependency, ParamError
 from sparktasks.ops.sentences import halves, sentence_spans
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.generation.generator import Generator, Prompt
@@ -72,6 +73,8 @@ class Summarizer(GenerationAnnotator):
     def kernel(self) -> AbstractTexts | ExtractSentences:
         """Return the executor half."""
         if not self.needs_model():
+            if find_spec("sumy"):  # where it is not, executors may still have it
+                _ranker(self.getOrDefault("language"))
             return ExtractSentences(self.getOrDefault("sentences"), self.getOrDefault("language"))
         bundle = self.getBundle()
         task = _TASK if _TASK in bundle.tasks else None
@@ -102,63 +105,95 @@ class AbstractTexts:
 
     def _summarized(self, source: Annotations, usable: Sequence[int]) -> list[list[Annotation]]:
         generator = self.runner.open()
-        texts = [str(source.result[index]) for index in usable]
-        windows, faults = [1] * len(texts), dict[int, Exception]()
+        texts = [_Text(str(source.result[index])) for index in usable]
         if self.hierarchical:
-            self._shorten(generator, texts, windows, faults)
-        prompts = generator.prompts([self.prefix + text for text in texts])
-        results = [faults.get(place, result) for place, result in enumerate(generator.run(prompts))]
-        return [self._annotations(generator, source, *each) for each in zip(usable, prompts, windows, results, strict=True)]
+            self._shorten(generator, texts)
+        prompts = generator.prompts([self.prefix + text.text for text in texts])
+        results = generator.run(prompts)
+        return [self._annotations(generator, source, *each) for each in zip(usable, texts, prompts, results, strict=True)]
 
-    def _shorten(self, generator: Generator, texts: list[str], counts: list[int], faults: dict[int, Exception]) -> None:
-        """Put the summaries of its windows in the place of each text that is too long, until it is not, or they grow no fewer; also count
-        those windows."""
-        last: dict[int, int] = {}
+    def _shorten(self, generator: Generator, texts: Sequence[_Text]) -> None:
+        """Put the summaries of its windows in the place of each text that is too long, until it is not, or their number falls no more."""
         while True:
-            prompts = generator.prompts([self.prefix + text for text in texts])
-            windows = {place: self._windows(generator, texts[place]) for place, prompt in enumerate(prompts) if prompt.truncated}
-            windows = {place: found for place, found in windows.items() if 1 < len(found) < last.get(place, len(found) + 1)}
-            last |= {place: len(found) for place, found in windows.items()}
-            if not windows:
-                break
-            flat = generator.prompts([self.prefix + window for found in windows.values() for window in found])
-            results = iter(generator.run(flat))
-            for place, found in windows.items():
-                each = [next(results) for _ in found]
-                faults.update((place, result) for result in each if isinstance(result, Exception))
-                summaries = [generator.decode(result[0].ids) for result in each if not isinstance(result, Exception)]
-                texts[place], counts[place] = " ".join(summaries), max(counts[place], len(found))
+            prompts = generator.prompts([self.prefix + text.text for text in texts])
+            long = [(text, self._windows(generator, text.text)) for text, prompt in zip(texts, prompts, strict=True) if prompt.truncated]
+            long = [(text, found) for text, found in long if 1 < len(found) < (text.rounds[-1] if text.rounds else len(found) + 1)]
+            if not long:
+                return
+            flat = generator.prompts([self.prefix + window for _, found in long for window in found])
+            results = iter(zip(flat, generator.run(flat), strict=True))
+            for text, found in long:
+                text.shorten(generator, [next(results) for _ in found])
 
     def _windows(self, generator: Generator, text: str) -> list[str]:
         """Cut a text between sentences into parts that the model has room for; only sentences that are too long alone are cut."""
         room = (generator.tokenizer.max_length or 0) - len(generator.prompts([self.prefix])[0].ids)
         if room < 1:
             return [text]
-        windows: list[list[tuple[int, int]]] = []
-        used = 0
-        for span, length in self._fitting(generator, text, room):
-            if not windows or used + length > room:
-                windows.append([])
-                used = 0
-            windows[-1].append(span)
-            used += length
-        return [text[window[0][0] : window[-1][1]] for window in windows]
+        windows = [[span] for span in sentence_spans(text)]
+        lengths = [len(prompt.ids) for prompt in generator.prompts([text[begin:end] for ((begin, end),) in windows], special=False)]
+        windows = _packed(windows, lengths, room)
+        while True:  # a window may have more tokens than its sentences have, each for itself
+            texts = [text[window[0][0] : window[-1][1]] for window in windows]
+            prompts = generator.prompts([self.prefix + each for each in texts])
+            split = [_split(text, window) if prompt.truncated else [window] for window, prompt in zip(windows, prompts, strict=True)]
+            if all(len(parts) == 1 for parts in split):
+                return texts
+            windows = [part for parts in split for part in parts]
 
-    @staticmethod
-    def _fitting(generator: Generator, text: str, room: int) -> list[tuple[tuple[int, int], int]]:
-        """Return the bounds of a text's sentences and their tokens; those with more than there is room for are halved until they fit."""
-        spans, lengths = sentence_spans(text), dict[tuple[int, int], int]()
-        while fresh := [span for span in spans if span not in lengths]:
-            prompts = generator.prompts([text[begin:end] for begin, end in fresh], special=False)
-            lengths |= {span: room + 1 if prompt.truncated else len(prompt.ids) for span, prompt in zip(fresh, prompts, strict=True)}
-            spans = [part for span in spans for part in (halves(text, *span) if lengths[span] > room and span[1] - span[0] > 1 else [span])]
-        return [(span, lengths[span]) for span in spans]
+    def _annotations(self, generator: Generator, source: Annotations, index: int, text: _Text, prompt: Prompt, result: Result) -> list[Annotation]:
+        found = text.fault or result
+        if isinstance(found, Exception):
+            return [failed(source, index, found)]
+        metadata = inherited(source, index) | ({"windows": str(text.rounds[0])} if text.rounds else {})
+        whole = replace(prompt, truncated=prompt.truncated or text.cut)
+        return [described(generator.decode(each.ids), whole, [each], metadata) for each in found]
 
-    def _annotations(self, generator: Generator, source: Annotations, index: int, prompt: Prompt, windows: int, result: Result) -> list[Annotation]:
-        if isinstance(result, Exception):
-            return [failed(source, index, result)]
-        metadata = inherited(source, index) | ({"windows": str(windows)} if windows > 1 else {})
-        return [described(generator.decode(each.ids), prompt, [each], metadata) for each in result]
+
+@dataclass
+class _Text:
+    """A text to summarize: what is left of it after some ``rounds`` of so many windows each, whether any window was ``cut``."""
+
+    text: str
+    rounds: list[int] = field(default_factory=list)
+    cut: bool = False
+    fault: Exception | None = None
+
+    def shorten(self, generator: Generator, windows: Sequence[tuple[Prompt, Result]]) -> None:
+        """Become the summaries of one's windows."""
+        self.rounds.append(len(windows))
+        self.cut = self.cut or any(prompt.truncated for prompt, _ in windows)
+        summaries = []
+        for _, result in windows:
+            if isinstance(result, Exception):
+                self.fault = self.fault or result
+            else:
+                summaries.append(generator.decode(result[0].ids))
+        self.text = " ".join(summaries)
+
+
+_Span = tuple[int, int]
+
+
+def _packed(windows: Sequence[list[_Span]], lengths: Sequence[int], room: int) -> list[list[_Span]]:
+    """Join windows, from the first on, as long as their tokens have room together."""
+    packed: list[list[_Span]] = []
+    used = 0
+    for window, length in zip(windows, lengths, strict=True):
+        if not packed or used + length > room:
+            packed.append([])
+            used = 0
+        packed[-1] += window
+        used += length
+    return packed
+
+
+def _split(text: str, window: list[_Span]) -> list[list[_Span]]:
+    """Cut a window in two: between sentences, or a sentence between words."""
+    if len(window) > 1:
+        return [window[: len(window) // 2], window[len(window) // 2 :]]
+    begin, end = window[0]
+    return [[part] for part in halves(text, begin, end)] if end - begin > 1 else [window]
 
 
 @dataclass(frozen=True)
@@ -206,7 +241,10 @@ def _ranker(language: str | None) -> Any:
         raise MissingDependency("sumy", "method='extractive'", "summarize") from error
     summarizer = TextRankSummarizer()
     if language is not None:
-        summarizer.stop_words = get_stop_words(language)
+        try:
+            summarizer.stop_words = get_stop_words(language)
+        except LookupError:
+            raise ParamError(f"language={language!r}: sumy has no stop words of it. Names are English, as in 'german'") from None
 
     def rank(sentences: list[str], count: int) -> list[int]:
         if len(sentences) <= count:

@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, BooleanType, DataType, DateType, NumericType, StringType, StructField, StructType
 
 from sparktasks.errors import ColumnError, DataError, ParamError, listed
 from sparktasks.runtime.generation.chat import open_chat_template, read_chat_template
 from sparktasks.runtime.generation.constraint import json_grammar, regex_grammar
 from sparktasks.runtime.generation.generator import Generator, Prompt
 from sparktasks.runtime.generation.search import Generated
-from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations, build
+from sparktasks.runtime.generation.settings import Settings
+from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations, build, is_annotations
 from sparktasks.spark.annotator import annotate_each, inherited
 from sparktasks.spark.delivery import locate
 from sparktasks.spark.fusion import Chain, Visible
@@ -93,8 +95,10 @@ class TextGenerator(GenerationAnnotator):
             read_chat_template(bundle)
             if self.getOrDefault("returnFullText"):
                 raise ParamError(f"{self.uid}: returnFullText=True is for prompts; a chat's result is the assistant's message")
+        if self.getOrDefault("returnFullText") and is_seq2seq(bundle):
+            raise ParamError(f"{self.uid}: returnFullText=True is for models that continue prompts; {bundle.folder} holds one that answers them")
         return GenerateTexts(
-            runner=self.runner(replace(self.settings(task), grammar=self._grammar())),
+            runner=self.runner(self._constrained(self.settings(task))),
             template=self.getOrDefault("promptTemplate"),
             messages=self.getOrDefault("messagesCol") is not None,
             chat=chats,
@@ -103,6 +107,14 @@ class TextGenerator(GenerationAnnotator):
             full=self.getOrDefault("returnFullText"),
             fails=self.fails(),
         )
+
+    def _constrained(self, settings: Settings) -> Settings:
+        """Add the grammar; a bundle's own rule against repetition, which was not made for JSON, is left out then."""
+        grammar = self._grammar()
+        if not grammar:
+            return settings
+        size = settings.no_repeat_ngram_size if self.getOrDefault("noRepeatNgramSize") is not None else 0
+        return replace(settings, grammar=grammar, no_repeat_ngram_size=size, encoder_no_repeat_ngram_size=0)
 
     def _set(self, **kwargs: Any) -> Self:
         of_model = getattr(kwargs.get("jsonSchema"), "model_json_schema", None)  # pydantic's
@@ -148,12 +160,18 @@ class TextGenerator(GenerationAnnotator):
 
     def _printable(self, chain: Chain, name: str) -> Visible:
         column = chain.find(name, self.uid)
-        if isinstance(column.dataType, (StructType, MapType)):
+        if column.dataType is not None and not _is_printable(column.dataType):
             raise ColumnError(
-                f"{self.uid}: promptTemplate names the column {name!r}, which is {column.dataType.simpleString()}. "
-                "Give one of its fields as a column of its own, or the whole by to_json"
+                f"{self.uid}: promptTemplate names the column {name!r}, which is {column.dataType.simpleString()}. It takes strings, numbers, "
+                "booleans, dates, arrays of strings, and annotations: cast others to string, take one of their fields, or use to_json"
             )
         return column
+
+
+def _is_printable(dtype: DataType) -> bool:
+    if isinstance(dtype, ArrayType):
+        return is_annotations(dtype) or isinstance(dtype.elementType, StringType)
+    return isinstance(dtype, (StringType, NumericType, BooleanType, DateType))
 
 
 def _is_chat(dtype: Any) -> bool:
@@ -258,7 +276,10 @@ def _texts(column: pa.Array) -> list[str | None]:
     if pa.types.is_list(column.type) and pa.types.is_struct(column.type.value_type) and "result" in [field.name for field in column.type.value_type]:
         rows = Annotations(column).by_row()
         return ["\n".join(each.result for each in row if each.result is not None) if row else None for row in rows]
-    return [None if value is None else str(value) for value in column.to_pylist()]
+    values = column.to_pylist()
+    if pa.types.is_float32(column.type):
+        values = [None if value is None else np.float32(value) for value in values]  # 0.1 is 0.1 then
+    return [None if value is None or value != value else str(value) for value in values]  # pandas has no NaN beside null
 
 
 def _checked(chat: Any) -> list[dict[str, str]]:

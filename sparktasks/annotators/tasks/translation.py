@@ -20,7 +20,7 @@ from sparktasks.runtime.generation.settings import Settings
 from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations
 from sparktasks.spark.annotator import annotate_each, fault, inherited
 from sparktasks.spark.fusion import Chain, Visible
-from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, failed, joined, seq2seq_only, task_params
+from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, failed, joined, seq2seq_only
 from sparktasks.spark.params import P, one_of, param
 
 AUTO = "auto"
@@ -70,10 +70,13 @@ class Translator(GenerationAnnotator):
         """Return the executor half."""
         languages = read_languages(self.getBundle())
         source, target = self._codes(languages)
-        task = f"translation_{source}_to_{target}" if languages.way == TASK else None
-        known = task_params(self.getBundle(), task if None not in (source, target) else None)
+        fixed = languages.way == TASK and source not in (None, AUTO) and target is not None
+        try:
+            task = languages.task(str(source), str(target)) if fixed else None
+        except ParamError as error:
+            raise ParamError(f"{self.uid}: {error}") from None
         return TranslateTexts(
-            runner=self.runner(self.settings(task if known else None)),
+            runner=self.runner(self.settings(task)),
             languages=languages,
             prefixes=_prefixes(self.getBundle()) if languages.way == TASK else {},
             source=source,
@@ -130,6 +133,7 @@ class _Text:
     text: str
     source: str | None
     target: str | None
+    detected: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,12 +179,15 @@ class TranslateTexts:
             return _Text(text, None, None)
         if languages.way == TEXT:
             return _Text(text, None, None if target is None else languages.target(target))
-        if source == AUTO:
-            found = detect_language(text, languages.sources)
-            if found is None:
-                raise DataError("the language of the text was not recognised as one that the model knows")
-            source = found
-        return _Text(text, languages.source(source or ""), languages.target(target or ""))
+        wanted, detected = languages.target(target or ""), source == AUTO
+        if detected:
+            source = detect_language(text, languages.sources_of(wanted))
+            if source is None:
+                raise DataError(f"the language of the text was not recognised as one that the model translates to {wanted!r}")
+        told = _Text(text, languages.source(source or ""), wanted, detected)
+        if languages.way == TASK:
+            languages.task(str(told.source), wanted)
+        return told
 
     # -- prompts
 
@@ -221,7 +228,7 @@ class TranslateTexts:
         if self.languages.way == TEXT and text.target is not None:
             return f"{self.languages.token(text.target)} {part}"
         if self.languages.way == TASK:
-            return self.prefixes.get(f"translation_{text.source}_to_{text.target}", "") + part
+            return self.prefixes[self.languages.task(str(text.source), str(text.target))] + part
         return part
 
     def _framed(self, generator: Generator, text: _Text, prompt: Prompt) -> Prompt:
@@ -248,7 +255,7 @@ class TranslateTexts:
         broken = next((result for result in results if isinstance(result, Exception)), None)
         if broken is not None:
             return [failed(source, index, broken)]
-        metadata = inherited(source, index) | ({"source_language": text.source} if self.source == AUTO and text.source else {})
+        metadata = inherited(source, index) | ({"source_language": text.source} if text.detected and text.source else {})
         whole = joined(prompts)
         ranked = zip(*(result for result in results if not isinstance(result, Exception)), strict=True)
         return [

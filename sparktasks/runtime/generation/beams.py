@@ -15,12 +15,13 @@ from sparktasks.ops.logits import highest, log_parts
 from sparktasks.runtime.generation.batch import Batch, History
 from sparktasks.runtime.generation.layout import Slot
 from sparktasks.runtime.generation.processors import Progress
-from sparktasks.runtime.generation.search import EOS, LENGTH, STOP, Generated, NotANumber, Request, Rules, filter_scores, random_of
+from sparktasks.runtime.generation.search import EOS, LENGTH, STOP, Generated, NotANumber, NothingAllowed, Request, Rules, filter_scores, random_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _NEVER = np.float32(-1e9)
+_REAL = _NEVER / 2  # scores below are those of rows that are not there, and of tokens that are not allowed
 _REASONS = (LENGTH, EOS, STOP)
 
 
@@ -172,7 +173,7 @@ class BeamSearch:
     def _offer(self, history: History, rows: np.ndarray, tokens: np.ndarray, candidates: np.ndarray, logs: np.ndarray, reasons: np.ndarray) -> None:
         """Let continuations that end compete with the finished ones; only the best ``beams`` of each text may."""
         settings, beams = self.rules.settings, self.width
-        ends = (reasons >= 0)[:, :beams]
+        ends = (reasons >= 0)[:, :beams] & (candidates[:, :beams] > _REAL)
         if not ends.any():
             return
         length = (self._new + 1)[:, None].astype(np.float32) ** np.float32(settings.length_penalty)
@@ -198,17 +199,20 @@ class BeamSearch:
         never = settings.early_stopping == "never" and settings.length_penalty > 0.0
         best_length = (self._limits if never else self._new).astype(np.float32)
         best = self._running[:, 0] / best_length ** np.float32(settings.length_penalty)
+        best = np.where(self._running[:, 0] > _REAL, best, -np.inf)
         worst = np.where(finished.there, finished.scores.min(axis=1, keepdims=True), _NEVER)
         self._improves &= (best[:, None] > worst).any(axis=1)
         open_beam = ~finished.there.all(axis=1) | (settings.early_stopping is not True)
         done = np.flatnonzero(broken | ~self._improves | ~open_beam | all_end)
-        return [(int(text), NotANumber() if broken[text] else self._made(int(text))) for text in done]
+        return [(int(text), NotANumber() if broken[text] else self._made(int(text)) or NothingAllowed()) for text in done]
 
     def _made(self, text: int) -> list[Generated]:
-        """Return a text's best finished continuations."""
+        """Return a text's best finished continuations; there may be fewer than are wanted."""
         found, made = self._finished, []
         for beam in range(self.rules.settings.num_return_sequences):
+            if not found.there[text, beam]:
+                break
             count = int(found.counts[text, beam])
-            ids = found.tokens[text, beam, found.tokens.shape[2] - count :].tolist() if count else []
+            ids = found.tokens[text, beam, found.tokens.shape[2] - count :].tolist()
             made.append(Generated(ids, _REASONS[found.reasons[text, beam]], float(found.logs[text, beam]) / max(1, count)))
         return made

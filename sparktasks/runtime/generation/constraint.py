@@ -73,7 +73,7 @@ class Constrain(Processor):
             for row, count in enumerate(progress.new):
                 state = self._state(tuple(progress.history.row(row, int(count))))
                 if not state.is_error():  # a row that was done before
-                    scores[row, ~self._allowed(state, scores.shape[1])] = -np.inf
+                    self._restrict(state, scores[row])
 
     def _state(self, new: tuple[int, ...]) -> Any:
         """Return the state that new tokens lead to, from that of all but the last where it is known."""
@@ -92,15 +92,16 @@ class Constrain(Processor):
             self._states.popitem(last=False)
         return state
 
-    def _allowed(self, state: Any, width: int) -> np.ndarray:
-        """Tell of each token whether it may follow; where nothing may, the end tokens do."""
+    def _restrict(self, state: Any, scores: np.ndarray) -> None:
+        """Leave the tokens that may follow; where nothing may but an end, it comes, however short the text is."""
         from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
-        allowed = np.zeros(width, bool)
+        allowed = np.zeros(len(scores), bool)
         if not state.is_stopped():
-            bits = allocate_token_bitmask(1, width)
+            bits = allocate_token_bitmask(1, len(scores))
             fill_next_token_bitmask(state, bits, 0)
-            allowed = np.unpackbits(bits.view(np.uint8)[0], bitorder="little")[:width].astype(bool)
-        if not allowed.any():
-            allowed[self._ends] = True
-        return allowed
+            allowed = np.unpackbits(bits.view(np.uint8)[0], bitorder="little")[: len(scores)].astype(bool)
+        over = allowed.sum() == allowed[self._ends].sum()
+        scores[~allowed] = -np.inf
+        if over:
+            scores[self._ends] = 0

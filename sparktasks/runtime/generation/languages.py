@@ -44,8 +44,8 @@ class Languages:
     """How a bundle is told languages, and which it knows.
 
     ``way``: none (one pair only), text (Marian's ``>>xx<<`` before the source), tokens (one beside the source's tokens,
-    one forced as the first of the translation), task (T5's ``translation_xx_to_yy``). ``form`` makes a code a token;
-    ``behind`` says that the source's token follows its end token.
+    one forced as the first of the translation), task (T5's ``translation_xx_to_yy``, of which there are ``pairs``). ``form``
+    makes a code a token; ``behind`` says that the source's token follows its end token.
     """
 
     way: str
@@ -53,6 +53,7 @@ class Languages:
     targets: tuple[str, ...] = ()
     form: str = "{}"
     behind: bool = False
+    pairs: tuple[tuple[str, str], ...] = ()
 
     def source(self, code: str) -> str:
         """Return the bundle's code of a source language; `ParamError` where it does not know it."""
@@ -61,6 +62,17 @@ class Languages:
     def target(self, code: str) -> str:
         """Return the bundle's code of a target language; `ParamError` where it does not know it."""
         return _resolved(code, self.targets, "target")
+
+    def sources_of(self, target: str) -> tuple[str, ...]:
+        """Return the languages that are translated into a target language."""
+        return tuple(source for source, other in self.pairs if other == target) if self.pairs else self.sources
+
+    def task(self, source: str, target: str) -> str:
+        """Return the name of a pair's task; `ParamError` where the model knows both languages, but not this way from one to the other."""
+        if (source, target) not in self.pairs:
+            known = [f"{one} to {other}" for one, other in self.pairs]
+            raise ParamError(f"the model does not translate {source!r} to {target!r}. It translates: {listed(known)}")
+        return f"translation_{source}_to_{target}"
 
     def token(self, code: str) -> str:
         """Return the token of a code."""
@@ -78,10 +90,10 @@ def read_languages(bundle: Bundle) -> Languages:
     if locales := tuple(name for name in names if _LOCALE.fullmatch(name)):
         behind = kind == "MBartTokenizer" or bool(bundle.tokenizer_config.get("legacy_behaviour"))
         return Languages(TOKENS, locales, locales, "{}", behind)
-    pairs = [found.groups() for key in bundle.tasks if (found := _TASK.fullmatch(key))]
+    pairs = tuple((found[1], found[2]) for key in bundle.tasks if (found := _TASK.fullmatch(key)))
     if pairs:
-        sources, targets = (tuple(dict.fromkeys(str(pair[side]) for pair in pairs)) for side in (0, 1))
-        return Languages(TASK, sources, targets)
+        sources, targets = (tuple(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
+        return Languages(TASK, sources, targets, pairs=pairs)
     return Languages(NONE)
 
 

@@ -96,6 +96,16 @@ class NotANumber(ValueError):
         super().__init__("the model computed NaN logits")
 
 
+class NothingAllowed(ValueError):
+    """Settings exclude each other: no token is left to write."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no token is left that all settings allow: jsonSchema or regex, badWords, suppressTokens, noRepeatNgramSize and minNewTokens may "
+            "contradict each other"
+        )
+
+
 class Sampling:
     """One row a text: the best token, or one that is drawn by the row's own random numbers."""
 
@@ -117,26 +127,29 @@ class Sampling:
         scores = logits.copy() if acting or self._random else logits
         for processor in acting:
             processor(progress, scores)
+        stuck = np.isneginf(scores.max(axis=-1)) if acting else np.zeros(len(scores), bool)
+        if stuck.any():
+            scores[stuck] = 0
         tokens = self._drawn(scores) if self._random else scores.argmax(axis=-1)
         most, totals = log_parts(logits)
         self._score += (np.take_along_axis(logits, tokens[:, None], -1) - most - totals)[:, 0]
         self._new += 1
         history.append(tokens)
-        return self._finished(tokens, history)
+        return self._finished(tokens, history, stuck)
 
     def _drawn(self, scores: np.ndarray) -> np.ndarray:
         filter_scores(scores, self.rules.settings, 1)
         return draw(scores, np.array([random.random() for random in self._random]))
 
-    def _finished(self, tokens: np.ndarray, history: History) -> list[tuple[int, list[Generated] | Exception]]:
+    def _finished(self, tokens: np.ndarray, history: History, stuck: np.ndarray) -> list[tuple[int, list[Generated] | Exception]]:
         ended, full, stopped = self.rules.ends(tokens), self._new >= self._limits, self.rules.stopped(history)
         broken, forced = np.isnan(self._score), bool(self.rules.settings.forced_eos_token_id)
         done: list[tuple[int, list[Generated] | Exception]] = []
-        for row in np.flatnonzero(ended | full | stopped | broken):
+        for row in np.flatnonzero(ended | full | stopped | broken | stuck):
             reason = EOS if ended[row] and not (full[row] and forced) else STOP if stopped[row] else LENGTH
             count = int(self._new[row])
             made = Generated(history.row(int(row), count), reason, float(self._score[row]) / count)
-            done.append((int(row), NotANumber() if broken[row] else [made]))
+            done.append((int(row), NotANumber() if broken[row] else NothingAllowed() if stuck[row] else [made]))
         return done
 
     def take(self, places: np.ndarray) -> Self:
