@@ -54,8 +54,11 @@ def _int8_name(model: str) -> str:
 def _check_plain(bundle: Bundle) -> None:
     import onnx
 
-    if found := _operators(onnx.load(bundle.model_path, load_external_data=False).graph) & _QUANTIZED:
+    graph = onnx.load(bundle.model_path, load_external_data=False).graph
+    if found := _operators(graph) & _QUANTIZED:
         raise BundleError(f"{bundle.model_path} is quantised already: it has {listed(sorted(found))}")
+    if any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in graph.initializer):
+        raise BundleError(f"{bundle.model_path} has float16 weights, which cannot be quantised: take the file in float32")
 
 
 def _operators(graph: Any) -> set[str]:

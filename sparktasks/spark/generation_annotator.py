@@ -127,6 +127,8 @@ class GenerationAnnotator(ModelAnnotator):
         if asked["max_new_tokens"] is None and not is_seq2seq(bundle) and bundle.positions is not None and settings.limit(0) >= bundle.positions:
             settings = replace(settings, max_new_tokens=bundle.positions // 2)  # nobody asked for more than there is room for
         self._check(settings)
+        if is_seq2seq(bundle) and settings.decoder_start_token_id is None:
+            raise BundleError(f"{self.uid}: {bundle.folder} names no decoder_start_token_id, in config.json or generation_config.json")
         return settings
 
     def _check(self, settings: Settings) -> None:

@@ -318,6 +318,15 @@ def test_params_that_fit_no_model_are_refused_before_a_job(params: dict[str, Any
         make(**params).kernel()
 
 
+def test_an_encoder_decoder_must_say_how_a_text_begins(make: Make) -> None:
+    def edit(folder: Path) -> None:
+        for name in ("config.json", "generation_config.json"):
+            merged(name, decoder_start_token_id=None, bos_token_id=None)(folder)
+
+    with pytest.raises(BundleError, match="names no decoder_start_token_id"):
+        make("t5-text2text-generation", edit=edit).kernel()
+
+
 def test_only_prompts_that_are_continued_can_be_part_of_the_result(make: Make) -> None:
     with pytest.raises(ParamError, match="models that continue prompts"):
         make("t5-text2text-generation", returnFullText=True).kernel()

@@ -20,6 +20,7 @@ from sparktasks.errors import BundleError, ParamError
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.generation.decoder import Decoder
 from sparktasks.runtime.generation.scheduler import Capacity
+from sparktasks.runtime.quantize import quantize
 from sparktasks.runtime.session import open_session, view
 
 from .conftest import Bundles
@@ -112,6 +113,12 @@ def test_precision_chooses_among_a_folders_decoders(bundles: Bundles, prompts: l
     full, half = ([row[0].score for row in annotated(stage, prompts[:20])] for stage in stages)
     assert full != half
     assert np.allclose(full, half, atol=ROUNDED)
+
+
+def test_float16_weights_are_not_quantised(bundles: Bundles, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="float16 weights"):
+        quantize(open_bundle(bundles.folder("gpt2-text-generation-fp16")), tmp_path / "made")
+    assert not (tmp_path / "made").exists()
 
 
 # -- scores and counts
