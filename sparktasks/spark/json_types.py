@@ -81,7 +81,7 @@ def _value(text: str | None, dtype: DataType) -> Any:
 def fitted(value: Any, dtype: DataType) -> Any:
     """Fit a JSON value to a type that `spark_type` gives, as ``from_json`` does; what does not fit is None.
 
-    >>> fitted({"name": "Ann", "age": "?"}, StructType().add("name", "string").add("age", "bigint"))
+    >>> fitted({"name": "Ann", "age": "?"}, StructType().add("name", StringType()).add("age", LongType()))
     {'name': 'Ann', 'age': None}
     """
     if isinstance(dtype, StructType):
