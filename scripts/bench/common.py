@@ -109,6 +109,7 @@ def _processor() -> str:
 def write_page(out: Path, title: str, facts: Mapping[str, Any], parts: Sequence[str]) -> None:
     """Print a page of results, and write it to a file: a title, facts, and what was found."""
     known = "\n".join(f"- {key}: {value}" for key, value in {**facts, **machine()}.items())
-    text = f"# {title}\n\n{known}\n" + "".join(parts)
+    command = " ".join([f"scripts/bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    text = f"# {title}\n\nMade by `{command}`.\n\n{known}\n" + "".join(parts)
     print(text)
     out.write_text(text, encoding="utf-8")
