@@ -106,10 +106,22 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def write_page(out: Path, title: str, facts: Mapping[str, Any], parts: Sequence[str]) -> None:
-    """Print a page of results, and write it to a file: a title, facts, and what was found."""
-    known = "\n".join(f"- {key}: {value}" for key, value in {**facts, **machine()}.items())
+def generation_arguments(description: str | None, page: str, texts: int = 64) -> argparse.ArgumentParser:
+    """Return a parser with the options of every benchmark of generators, which writes ``docs/bench/PAGE.md``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=ROOT / "build" / "bench", help="folder of the models, built if absent (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--texts", type=int, default=texts)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "bench" / f"{page}.md")
+    return parser
+
+
+def write_generation_page(options: argparse.Namespace, title: str, parts: Sequence[str]) -> None:
+    """Print a page of results and write it where the options say: a title, the command, facts, and what was found."""
+    facts = {"threads": options.threads, "rounds": f"{options.rounds}, interleaved; median (lowest-highest)", **machine()}
+    known = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     command = " ".join([f"scripts/bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     text = f"# {title}\n\nMade by `{command}`.\n\n{known}\n" + "".join(parts)
     print(text)
-    out.write_text(text, encoding="utf-8")
+    options.out.write_text(text, encoding="utf-8")

@@ -14,14 +14,13 @@ its Engine, to which texts are given as others end. Needs: pip install onnxrunti
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, write_page
+from common import generation_arguments, write_generation_page
 from decoders import LLAMA, VOCABULARY, decoder
 from generation import Contender, measure, scheduled, table, texts
 
@@ -102,13 +101,8 @@ def engined(model: Any, requests: Sequence[Request], slots: int) -> list[list[in
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=ROOT / "build" / "bench", help="folder of the models, built if absent (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--texts", type=int, default=40)
+    parser = generation_arguments(__doc__, "genai", texts=40)
     parser.add_argument("--slots", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "bench" / "genai.md")
     options = parser.parse_args()
     threads.use(options.threads)
     optimum, built = decoder(NAME, options.models).bundle, options.models / NAME / "genai"
@@ -123,10 +117,9 @@ def main() -> None:
         Contender("genai, Generator", f"batches of {slots}, genai's graph", lambda: batched(model, requests, slots)),
         Contender("genai, Engine", f"{slots} texts at once, genai's graph", lambda: engined(engine, requests, slots)),
     ]
-    facts = {"threads": options.threads, "rounds": f"{options.rounds}, interleaved; median (lowest-highest)"}
     head = f"\n## {NAME}\n\n{LLAMA[NAME]}, vocabulary {VOCABULARY:,}, random weights, fp32.\n"
     found = table(contenders, measure(contenders, options.rounds), requests)
-    write_page(options.out, "Generation: sparktasks and onnxruntime-genai", facts, [head, found, NOTE])
+    write_generation_page(options, "Generation: sparktasks and onnxruntime-genai", [head, found, NOTE])
 
 
 if __name__ == "__main__":

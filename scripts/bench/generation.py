@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from common import ROOT, Spread, ratios, seconds, write_page
+from common import Spread, generation_arguments, ratios, seconds, write_generation_page
 from decoders import SHAPES, VOCABULARY, DecoderModel, decoder
 
 from sparktasks.runtime import threads
@@ -203,21 +203,15 @@ def prefix_report(engine: Decoder, options: argparse.Namespace) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=ROOT / "build" / "bench", help="folder of the models, built if absent (default: %(default)s)")
+    parser = generation_arguments(__doc__, "generation")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--texts", type=int, default=64)
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--shared", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave transformers out")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "bench" / "generation.md")
     options = parser.parse_args()
     threads.use(options.threads)
     reports = [shape_report(name, decoder(name, options.models), options) for name in options.shapes]
-    facts = {"threads": options.threads, "rounds": f"{options.rounds}, interleaved; median (lowest-highest)"}
-    write_page(options.out, "Generation: tokens a second", facts, reports)
+    write_generation_page(options, "Generation: tokens a second", reports)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Spread, ratios, seconds, write_page
+from common import Spread, generation_arguments, ratios, seconds, write_generation_page
 
 from sparktasks.runtime import threads
 from sparktasks.runtime.bundle import open_bundle
@@ -209,19 +209,13 @@ def report(name: str, folders: Seq2seq, beams: int, options: argparse.Namespace)
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=ROOT / "build" / "bench", help="folder of the models, built if absent (default: %(default)s)")
+    parser = generation_arguments(__doc__, "text2text")
     parser.add_argument("--names", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--beams", nargs="+", type=int, default=[1, 4])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--texts", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "bench" / "text2text.md")
     options = parser.parse_args()
     threads.use(options.threads)
     parts = [report(name, model(name, options.models), beams, options) for name in options.names for beams in options.beams]
-    facts = {"threads": options.threads, "rounds": f"{options.rounds}, interleaved; median (lowest-highest)"}
-    write_page(options.out, "Encoder-decoders: tokens a second", facts, parts)
+    write_generation_page(options, "Encoder-decoders: tokens a second", parts)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ def log_parts(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return most[:, None], np.log(totals)[:, None]
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Turn logits ``(rows, n)`` into log-probabilities of each row."""
-    most, totals = log_parts(logits)
+def log_softmax(logits: np.ndarray, parts: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+    """Turn logits ``(rows, n)`` into log-probabilities of each row; ``parts`` are what `log_parts` gives, where they are known."""
+    most, totals = parts or log_parts(logits)
     found: np.ndarray = logits - most
     found -= totals
     return found

@@ -70,12 +70,16 @@ class Bundle:
 
     def part(self, base: str) -> Bundle | None:
         """Return the same bundle seen from another of its graphs, by the start of its name; None where it has none of that name."""
-        found = next((name for name in self.graphs if Path(name).stem.startswith(base)), None)
-        if found is None:
-            return None
-        part = replace(self, model=found)
-        part.__dict__.update({name: self.__dict__[name] for name in ("files", "hash", "size") if name in self.__dict__})  # they are the same
-        return part
+        return next((part for part in self.parts if Path(part.model).stem.startswith(base)), None)
+
+    @property
+    def parts(self) -> list[Bundle]:
+        """The same bundle seen from each of its graphs."""
+        same: dict[str, Any] = {name: self.__dict__[name] for name in ("files", "hash", "size") if name in self.__dict__}  # need not be found again
+        parts = [replace(self, model=name) for name in self.graphs]
+        for part in parts:
+            part.__dict__.update(same)
+        return parts
 
     @property
     def tasks(self) -> dict[str, dict[str, Any]]:
@@ -194,7 +198,7 @@ class Bundle:
     @property
     def all_weight_bytes(self) -> int:
         """The same of all graphs together."""
-        return sum(replace(self, model=name).weight_bytes for name in self.graphs)
+        return sum(part.weight_bytes for part in self.parts)
 
     def check_logits(self, *axes: str) -> None:
         """Raise `BundleError` where the graph's logits do not have these axes, or not one column for each label."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +29,12 @@ def quantize(bundle: Bundle, target: Path) -> Bundle:
         raise MissingDependency("onnx", "quantising a model", "optimize") from error
     if target.exists():
         raise BundleError(f"{target} is there already: name another folder for the int8 bundle")
-    parts = [replace(bundle, model=name) for name in bundle.graphs]
-    for part in parts:
+    for part in bundle.parts:
         _check_plain(part)
     check_generator(bundle) if generates(bundle) else check_tokenizer(bundle)
     try:
-        _copy_small(parts, target)
-        for part in parts:
+        _copy_small(bundle, target)
+        for part in bundle.parts:
             _quantize_graph(part, target)
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
@@ -67,13 +64,13 @@ def _operators(graph: Any) -> set[str]:
     return {node.op_type for node in graph.node}.union(*map(_operators, inner))
 
 
-def _copy_small(parts: Sequence[Bundle], target: Path) -> None:
+def _copy_small(bundle: Bundle, target: Path) -> None:
     """Copy all files of a bundle but for weights and its card."""
-    weights = {str(Path(part.model).parent / file) for part in parts for file in part.graph.external_files}
-    for name in parts[0].files:
-        if name not in weights and name not in parts[0].graphs and name not in _CARDS:
+    weights = {str(Path(model).parent / file) for model, graph in bundle.graphs.items() for file in graph.external_files}
+    for name in bundle.files:
+        if name not in weights and name not in bundle.graphs and name not in _CARDS:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(parts[0].folder / name, target / name)
+            shutil.copyfile(bundle.folder / name, target / name)
 
 
 def _quantize_graph(bundle: Bundle, target: Path) -> None:

@@ -106,39 +106,36 @@ class AbstractTexts:
     def _summarized(self, source: Annotations, usable: Sequence[int]) -> list[list[Annotation]]:
         generator = self.runner.open()
         texts = [_Text(str(source.result[index])) for index in usable]
+        prompts = list(generator.prompts([self.prefix + text.text for text in texts]))
         if self.hierarchical:
-            self._shorten(generator, texts)
-        prompts = generator.prompts([self.prefix + text.text for text in texts])
+            self._shorten(generator, texts, prompts)
         results = generator.run(prompts)
         return [self._annotations(generator, source, *each) for each in zip(usable, texts, prompts, results, strict=True)]
 
-    def _shorten(self, generator: Generator, texts: Sequence[_Text]) -> None:
+    def _shorten(self, generator: Generator, texts: Sequence[_Text], prompts: list[Prompt]) -> None:
         """Put the summaries of its windows in the place of each text that is too long, until it is not, or their number falls no more."""
-        while True:
-            prompts = generator.prompts([self.prefix + text.text for text in texts])
-            long = [(text, self._windows(generator, text.text)) for text, prompt in zip(texts, prompts, strict=True) if prompt.truncated]
-            long = [(text, found) for text, found in long if 1 < len(found) < (text.rounds[-1] if text.rounds else len(found) + 1)]
-            if not long:
-                return
-            flat = generator.prompts([self.prefix + window for _, found in long for window in found])
-            results = iter(zip(flat, generator.run(flat), strict=True))
-            for text, found in long:
-                text.shorten(generator, [next(results) for _ in found])
-
-    def _windows(self, generator: Generator, text: str) -> list[str]:
-        """Cut a text between sentences into parts that the model has room for; only sentences that are too long alone are cut."""
         room = (generator.tokenizer.max_length or 0) - len(generator.prompts([self.prefix])[0].ids)
-        if room < 1:
-            return [text]
+        changed = [place for place, prompt in enumerate(prompts) if prompt.truncated] if room > 0 else []
+        while changed:
+            long = {place: self._windows(generator, texts[place].text, room) for place in changed if prompts[place].truncated}
+            long = {place: found for place, found in long.items() if texts[place].shortens(len(found))}
+            results = iter(generator.run([prompt for found in long.values() for prompt in found]))
+            for place, found in long.items():
+                texts[place].shorten(generator, [(prompt, next(results)) for prompt in found])
+            changed = list(long)
+            for place, prompt in zip(changed, generator.prompts([self.prefix + texts[place].text for place in changed]), strict=True):
+                prompts[place] = prompt
+
+    def _windows(self, generator: Generator, text: str, room: int) -> list[Prompt]:
+        """Cut a text between sentences into prompts that the model has room for; only sentences that are too long alone are cut."""
         windows = [[span] for span in sentence_spans(text)]
         lengths = [len(prompt.ids) for prompt in generator.prompts([text[begin:end] for ((begin, end),) in windows], special=False)]
         windows = _packed(windows, lengths, room)
         while True:  # a window may have more tokens than its sentences have, each for itself
-            texts = [text[window[0][0] : window[-1][1]] for window in windows]
-            prompts = generator.prompts([self.prefix + each for each in texts])
+            prompts = generator.prompts([self.prefix + text[window[0][0] : window[-1][1]] for window in windows])
             split = [_split(text, window) if prompt.truncated else [window] for window, prompt in zip(windows, prompts, strict=True)]
             if all(len(parts) == 1 for parts in split):
-                return texts
+                return prompts
             windows = [part for parts in split for part in parts]
 
     def _annotations(self, generator: Generator, source: Annotations, index: int, text: _Text, prompt: Prompt, result: Result) -> list[Annotation]:
@@ -158,6 +155,10 @@ class _Text:
     rounds: list[int] = field(default_factory=list)
     cut: bool = False
     fault: Exception | None = None
+
+    def shortens(self, windows: int) -> bool:
+        """Tell whether so many windows are worth a round: several, and fewer than in the last one."""
+        return windows > 1 and (not self.rounds or windows < self.rounds[-1])
 
     def shorten(self, generator: Generator, windows: Sequence[tuple[Prompt, Result]]) -> None:
         """Become the summaries of one's windows."""

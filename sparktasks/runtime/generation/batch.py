@@ -102,12 +102,8 @@ class Batch:
 
 def _replace(row: np.ndarray, other: np.ndarray, axis: int, width: int, begins_left: bool) -> None:
     """Overwrite a row of the cache by the last (or the first) columns of another one, and the rest by zeros."""
-    if begins_left:
-        columns(row, axis, 0, width)[:] = columns(other, axis, 0, width)
-        columns(row, axis, width, row.shape[axis])[:] = 0
-    else:
-        columns(row, axis, row.shape[axis] - width, row.shape[axis])[:] = columns(other, axis, other.shape[axis] - width, other.shape[axis])
-        columns(row, axis, 0, row.shape[axis] - width)[:] = 0
+    row[...] = 0
+    _at_side(row, axis, width, begins_left)[:] = _at_side(other, axis, width, begins_left)
 
 
 def merged(slots: Sequence[Slot], parts: Sequence[tuple[Batch, np.ndarray]]) -> Batch:
@@ -115,8 +111,7 @@ def merged(slots: Sequence[Slot], parts: Sequence[tuple[Batch, np.ndarray]]) -> 
     histories = [part.history for part, _ in parts]
     lengths = np.concatenate([part.history.lengths[rows] for part, rows in parts])
     width = int(lengths.max())
-    ids = np.zeros((len(lengths), width), np.int64)
-    _fill(ids, [(history.ids, rows) for history, (_, rows) in zip(histories, parts, strict=True)], 1)
+    ids = _stacked([(history.ids, rows) for history, (_, rows) in zip(histories, parts, strict=True)], 1, width)
     behind = [part.history.width - width for part, _ in parts]  # how many columns of each part's cache nobody needs
     cache = [
         _joined([(part.cache[place], rows) for part, rows in parts], slot, behind, width)
@@ -129,47 +124,34 @@ def merged(slots: Sequence[Slot], parts: Sequence[tuple[Batch, np.ndarray]]) -> 
 def _joined(parts: list[tuple[Tensor, np.ndarray]], slot: Slot, behind: list[int], most: int) -> Tensor:
     if slot.is_cross:
         return _padded(parts, slot.columns)
-    axis = slot.columns
     views = [(view(value), rows) for value, rows in parts]
-    if slot.begins_left:
-        return tensor(_stacked([(columns(value, axis, 0, most), rows) for value, rows in views], axis))
-    width = max(value.shape[axis] - cut for (value, _), cut in zip(views, behind, strict=True))
-    shape = list(views[0][0].shape)
-    shape[0], shape[axis] = sum(len(rows) for _, rows in views), width
-    out = np.zeros(shape, views[0][0].dtype)
-    _fill(out, views, axis)
-    return tensor(out)
-
-
-def _fill(out: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], axis: int) -> None:
-    """Copy rows of several arrays below each other, aligned to the right along ``axis``; what is too wide loses its left."""
-    row = 0
-    for value, rows in parts:
-        width = min(value.shape[axis], out.shape[axis])
-        here = [slice(None)] * out.ndim
-        here[axis] = slice(value.shape[axis] - width, None)
-        there = list(here)
-        there[0], there[axis] = slice(row, row + len(rows)), slice(out.shape[axis] - width, None)
-        out[tuple(there)] = value[tuple(here)][rows]
-        row += len(rows)
+    widths = [value.shape[slot.columns] for value, _ in views]
+    width = min(most, max(widths)) if slot.begins_left else max(each - cut for each, cut in zip(widths, behind, strict=True))
+    return tensor(_stacked(views, slot.columns, width, slot.begins_left))
 
 
 def _padded(parts: list[tuple[Tensor, np.ndarray]], axis: int = 1) -> Tensor:
     """Copy rows of several tensors below each other, aligned to the left along ``axis``."""
-    return tensor(_stacked([(view(value), rows) for value, rows in parts], axis))
+    views = [(view(value), rows) for value, rows in parts]
+    return tensor(_stacked(views, axis, max(value.shape[axis] for value, _ in views), begins_left=True))
 
 
-def _stacked(views: list[tuple[np.ndarray, np.ndarray]], axis: int) -> np.ndarray:
-    shape = list(views[0][0].shape)
-    shape[0], shape[axis] = sum(len(rows) for _, rows in views), max(value.shape[axis] for value, _ in views)
-    out = np.zeros(shape, views[0][0].dtype)
+def _stacked(parts: Sequence[tuple[np.ndarray, np.ndarray]], axis: int, width: int, begins_left: bool = False) -> np.ndarray:
+    """Copy rows of several arrays below each other, aligned to one side along ``axis``; what is too wide loses its other side."""
+    shape = list(parts[0][0].shape)
+    shape[0], shape[axis] = sum(len(rows) for _, rows in parts), width
+    out: np.ndarray = np.zeros(shape, parts[0][0].dtype)
     row = 0
-    for value, rows in views:
-        here = [slice(None)] * out.ndim
-        here[0], here[axis] = slice(row, row + len(rows)), slice(0, value.shape[axis])
-        out[tuple(here)] = value[rows]
+    for value, rows in parts:
+        kept = min(value.shape[axis], width)
+        _at_side(out[row : row + len(rows)], axis, kept, begins_left)[:] = _at_side(value, axis, kept, begins_left)[rows]
         row += len(rows)
     return out
+
+
+def _at_side(array: np.ndarray, axis: int, width: int, begins_left: bool) -> np.ndarray:
+    """Return the first, or the last, columns of an array, as a view."""
+    return columns(array, axis, 0, width) if begins_left else columns(array, axis, array.shape[axis] - width, array.shape[axis])
 
 
 def columns(array: np.ndarray, axis: int, begin: int, end: int) -> np.ndarray:

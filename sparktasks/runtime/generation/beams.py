@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparktasks.ops.logits import highest, log_parts
+from sparktasks.ops.logits import highest, log_parts, log_softmax
 from sparktasks.runtime.generation.batch import Batch, History
 from sparktasks.runtime.generation.layout import Slot
 from sparktasks.runtime.generation.processors import Progress
@@ -133,7 +133,7 @@ class BeamSearch:
         tokens = highest(scores if noise is None else scores + noise, min(count, vocabulary))  # of each row first: it has no more to give
         found = np.take_along_axis(scores, tokens, 1)
         if scores is logits:
-            found = (found - parts[0]) - parts[1]
+            found = log_softmax(found, parts)
         found = found + running
         ranks = found if noise is None else found + np.take_along_axis(noise, tokens, 1)
         best = highest(ranks.reshape(texts, -1), count)
@@ -149,8 +149,7 @@ class BeamSearch:
         acting = self.rules.acting(progress)
         if not acting and not settings.do_sample:
             return logits
-        scores: np.ndarray = logits - parts[0]
-        scores -= parts[1]
+        scores = log_softmax(logits, parts)
         for processor in acting:
             processor(progress, scores)
         if settings.do_sample:

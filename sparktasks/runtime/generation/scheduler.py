@@ -171,7 +171,6 @@ class _Run:
             here, free = free[: len(places)], free[len(places) :]
             group.batch.put(self._decoder.slots, group.rows(here), part.batch, part.rows(places))
             group.search.join(part.search.take(places))
-            group.numbers = group.numbers.copy()
             group.numbers[here] = part.numbers[places]
             order[here] = count + np.arange(len(places))
             count += len(places)
