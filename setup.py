@@ -22,7 +22,7 @@ EXTRAS = {
     "optimize": ["onnx>=1.16"],
     "export": ["torch==2.13.0", "transformers==4.57.6", "optimum-onnx==0.1.0", "sentencepiece>=0.2", "protobuf>=5"],
 }
-EXTRAS["parity"] = [*EXTRAS["export"], "seqeval>=1.2"]
+EXTRAS["parity"] = [*EXTRAS["export"], "seqeval>=1.2", "sentence-transformers>=5.4,<6"]  # 6 wants transformers 5
 EXTRAS["dev"] = [
     *EXTRAS["local"],
     *EXTRAS["connect"],
@@ -63,6 +63,7 @@ setup(
         "pandas>=2.2",
         "pillow>=10",
         "soundfile>=0.12",
+        "safetensors>=0.4",
         "PyYAML>=6",
         "tqdm>=4.66",
     ],

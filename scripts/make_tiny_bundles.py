@@ -30,7 +30,7 @@ from tiny_bundles.generation_vocabularies import GENERATION_TOKENIZERS
 from tiny_bundles.goldens import record, write_golden
 from tiny_bundles.networks import make_network
 from tiny_bundles.prompts import prompts_from
-from tiny_bundles.specs import BY_NAME, COMMITTED, Spec
+from tiny_bundles.specs import BY_NAME, COMMITTED, DECODERS, NO_PAD, Spec
 from tiny_bundles.vocabularies import TOKENIZERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,12 +62,16 @@ def generation_prompts() -> list[str]:
 
 def make_tokenizer(spec: Spec | GenerationSpec) -> hf.PreTrainedTokenizerFast:
     """Train the bundle's tokenizer on the committed corpus."""
-    makers = TOKENIZERS if isinstance(spec, Spec) else GENERATION_TOKENIZERS
+    makers = {**GENERATION_TOKENIZERS, **TOKENIZERS} if isinstance(spec, Spec) else GENERATION_TOKENIZERS
     tokenizer = makers[spec.tokenizer or spec.arch](corpus())
     options = {"model_max_length": spec.max_length, **spec.tokenizer_options}
     for key, value in options.items():
         setattr(tokenizer, key, value)
     tokenizer.init_kwargs.update(options)
+    if isinstance(spec, Spec) and spec.arch in DECODERS and spec.pads != NO_PAD:
+        tokenizer.pad_token = tokenizer.eos_token
+    elif isinstance(spec, Spec) and spec.pads == NO_PAD:
+        tokenizer.pad_token = None
     return tokenizer
 
 

@@ -16,7 +16,7 @@ import transformers as hf
 from optimum.exporters.onnx import onnx_export_from_model
 
 from .pooling import pool
-from .specs import EMBEDDING, TEXT, Spec
+from .specs import EMBEDDING, NO_PAD, TEXT, Spec
 
 OWN_EXPORT = ("xlnet",)  # optimum-onnx 0.1.0 has no config for these
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -55,7 +55,8 @@ def export_graph(spec: Spec, network: hf.PreTrainedModel, inputs: list[str], fol
             export_by_tracing(NamedInputs(spec, network, inputs), folder / "model.onnx")
         else:
             task = "feature-extraction" if spec.task == EMBEDDING else spec.task
-            onnx_export_from_model(network, folder, task=task, do_validation=False)
+            sizes = {"batch_size": 1} if spec.pads == NO_PAD else {}  # such a decoder refuses to run two texts
+            onnx_export_from_model(network, folder, task=task, do_validation=False, **sizes)
 
 
 class NamedInputs(torch.nn.Module):

@@ -94,8 +94,8 @@ class EmbeddingOracle:
         return hf.AutoTokenizer.from_pretrained(self.twin)
 
     def vector(self, text: str) -> np.ndarray:
-        """Return the vector (size,) of one text; like sentence-transformers it strips the text first."""
-        text = text.strip().lower() if self.spec.lower_case else text.strip()
+        """Return the vector (size,) of one text."""
+        text = text.lower() if self.spec.lower_case else text
         limit = self.spec.max_seq_length or self.spec.max_length
         batch = self.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
         with torch.no_grad():

@@ -13,6 +13,11 @@ TOPICS = ("sports", "politics", "science", "arts", "economy", "health")
 ENTITIES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG")
 UNBOUNDED = int(1e30)
 
+DECODERS = ("gpt2", "qwen2", "llama")  # classifiers that read the state of a text's last token
+NO_PAD = "no-pad"  # neither config.json nor the tokenizer has a pad token
+OTHER_PAD = "other-pad"  # the tokenizer pads with another token than config.json, which the graph counts by
+LEFT_PAD = "left-pad"  # the tokenizer pads on the left
+
 HUB_PROMPTS = {"query": "query: ", "document": "passage: "}
 
 
@@ -38,11 +43,20 @@ class Spec:
     lower_case: bool = False  # do_lower_case of sentence_bert_config.json
     pooled_graph: bool = False  # outputs token_embeddings and sentence_embedding, as Optimum exports sentence-transformers
     prompts: dict[str, str] = field(default_factory=dict)
+    pads: str = ""  # of decoders: NO_PAD, OTHER_PAD, LEFT_PAD, or "" where all files agree
+    leaks: bool = False  # padding changes the answers, mask or not
 
 
 def text(arch: str, labels: tuple[str, ...] = INTENTS, **options: object) -> Spec:
     """Return the sequence classifier of an architecture."""
     return Spec(f"{arch}-{TEXT}", TEXT, arch, labels, **options)
+
+
+def decoder(arch: str, pads: str = "") -> Spec:
+    """Return the sequence classifier made of a decoder."""
+    options = {"padding_side": "left" if pads == LEFT_PAD else "right"}
+    name = "-".join(filter(None, (arch, TEXT, pads)))
+    return Spec(name, TEXT, arch, INTENTS, tokenizer_options=options, pads=pads)
 
 
 def token(arch: str, **options: object) -> Spec:
@@ -68,6 +82,10 @@ SPECS: tuple[Spec, ...] = (
     text("camembert", ("relevant",)),
     text("modernbert", max_length=128, subfolder="onnx", external_data=True),
     text("xlnet", tokenizer="xlnet-small"),
+    text("convbert", leaks=True),
+    text("bart"),
+    *(decoder(arch, pads) for arch in DECODERS for pads in ("", NO_PAD, OTHER_PAD, LEFT_PAD)),
+    token("convbert", leaks=True),
     token("bert"),
     token("distilbert", subfolder="onnx"),
     token("roberta", baked_blocks=True),

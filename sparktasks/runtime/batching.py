@@ -51,13 +51,28 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
         start += rows[start]
 
 
-def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> np.ndarray:
-    """Stack rows of unequal length, shape ``(rows, longest)``, int64.
+def equal_batches(lengths: Sequence[int], budget: int, most_rows: int | None = None) -> Iterator[np.ndarray]:
+    """Yield the indices of each batch of texts of one length, longest first; rows x length stays within ``budget``.
+
+    ``most_rows`` is the number of rows that a batch may have instead, whatever their length.
+
+    >>> [batch.tolist() for batch in equal_batches([30, 90, 30, 30], budget=60)]
+    [[1], [0, 2], [3]]
+    """
+    values = np.asarray(lengths)
+    for length in np.unique(values)[::-1]:
+        places = np.flatnonzero(values == length)
+        rows = max(1, budget // max(1, int(length))) if most_rows is None else most_rows
+        yield from np.split(places, range(rows, len(places), rows))
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False, width: int | None = None) -> np.ndarray:
+    """Stack rows of unequal length, shape ``(rows, width)``, int64; without ``width`` as wide as the longest.
 
     >>> pad([[1, 2], [3]], value=0).tolist()
     [[1, 2], [3, 0]]
     """
-    width = max(map(len, rows))
+    width = max(map(len, rows)) if width is None else width
     out = np.full((len(rows), width), value, np.int64)
     for target, row in zip(out, rows, strict=True):
         if left:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sparktasks.errors import BundleError, DeliveryError, ParamError, listed
+from sparktasks.runtime.folder_files import check_link, inside, interpreting, read_json
 from sparktasks.runtime.graph import Graph, Port, read_graph
 from sparktasks.runtime.store import file_hash, read_hash
 
 MODEL_FOLDERS = ("onnx", "")
-TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".gguf", ".tflite", ".npz", ".pb", ".onnx")
 _CARD = ("README.md", "LICENSE", "LICENSE.txt", "NOTICE")
 _UNLIMITED = 1_000_000
@@ -37,8 +36,14 @@ PRECISIONS = {
         *("model_int8", "model_quantized", "model_qint8_avx512_vnni", "model_qint8_avx512", "model_qint8_arm64"),
         *("model_quint8_avx2", "model_uint8"),
     ),
+    "int8w": ("model_int8w",),
+    "int4": ("model_int4", "model_q4", "model_q4f16", "model_bnb4"),
 }
 
+# Those that `sparktasks optimize` makes, by an option of the same name.
+_MADE = ("int8", "int8w", "int4")
+
+_KEYS_SHOWN = 8
 _POSITION_KEYS = ("max_position_embeddings", "max_seq_len")
 _N_POSITIONS = frozenset({"gpt2", "gptj", "gpt_bigcode", "codegen", "ctrl", "openai-gpt"})  # T5 has the key too, and no such table
 
@@ -99,7 +104,11 @@ class Bundle:
     @property
     def tokenizer_path(self) -> Path:
         """The fast tokenizer's file."""
-        return self.folder / "tokenizer.json"
+        return self.find("tokenizer.json")
+
+    def find(self, name: str) -> Path:
+        """Return the path of a small file: at the folder's root, else beside the graph, where some exporters put all files."""
+        return _find_small(self.folder, self.model, name)
 
     @cached_property
     def files(self) -> tuple[str, ...]:
@@ -108,7 +117,14 @@ class Bundle:
         chosen.update(str(Path(model).parent / name) for model, graph in self.graphs.items() for name in graph.external_files)
         found = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
         chosen.update(name for name in found if not _is_foreign(name))
+        chosen.update(found.intersection(self._module_weights()))
         return tuple(sorted(chosen))
+
+    def _module_weights(self) -> list[str]:
+        """Name the weights of sentence-transformers' modules that stand behind the graph, such as ``2_Dense``."""
+        modules = self.read_json("modules.json")
+        paths = [module.get("path") for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
+        return [f"{path}/model.safetensors" for path in paths if path]
 
     @cached_property
     def hash(self) -> str:
@@ -142,32 +158,48 @@ class Bundle:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The label of each class, by index."""
+        """The label of each class, by index; `BundleError` where config.json does not number them from 0 on."""
         names = self.config.get("id2label")
         if names is None:
-            count = int(self.config.get("num_labels") or self._output_width() or 2)
+            count = int(self.config.get("num_labels") or self.logits_width or 2)
             return tuple(f"LABEL_{index}" for index in range(count))
-        return tuple(str(names[key]) for key in sorted(names, key=int))
+        wanted = [str(index) for index in range(len(names))]
+        if not isinstance(names, dict) or not wanted or sorted(map(str, names)) != sorted(wanted):
+            raise BundleError(
+                f"{self.folder}: the keys of id2label in config.json are {listed(list(names)[:_KEYS_SHOWN])}; they must be "
+                f"'0' to '{max(0, len(names) - 1)}', the places of the labels in the logits. Is it label2id, or does it leave labels out?"
+            )
+        by_place = {str(key): str(label) for key, label in names.items()}
+        return tuple(by_place[key] for key in wanted)
 
     @property
     def logits(self) -> Port:
         """The output that holds logits: the one of that name, else the first."""
         return next((port for port in self.graph.outputs if port.name == "logits"), self.graph.outputs[0])
 
-    def _output_width(self) -> int | None:
+    @property
+    def logits_width(self) -> int | None:
+        """The size of the logits' last axis; None where the graph leaves it open."""
         width = self.logits.shape[-1] if self.logits.shape else None
         return width if isinstance(width, int) else None
 
     @cached_property
     def max_length(self) -> int | None:
         """The most tokens the model takes in one run, special tokens included; None where nothing limits it."""
-        limits = [self.tokenizer_config.get("model_max_length"), self.positions]
-        known = [int(limit) for limit in limits if limit is not None and 0 < limit < _UNLIMITED]
+        declared = self.tokenizer_config.get("model_max_length", self.tokenizer_config.get("max_len"))
+        limits = [declared, self.positions]
+        with interpreting(self.find("tokenizer_config.json")):
+            known = [int(limit) for limit in limits if limit is not None and 0 < limit < _UNLIMITED]
         return min(known) if known else None
 
     @property
     def positions(self) -> int | None:
-        """The number of positions the model knows; None where config.json names none."""
+        """The number of positions the model knows; None where neither config.json nor the graph limits them."""
+        known = [limit for limit in (self._position_table, self.fixed_length) if limit is not None]
+        return min(known, default=None)
+
+    @property
+    def _position_table(self) -> int | None:
         positions = next((config[key] for config in (self.config, self.text_config) for key in _POSITION_KEYS if key in config), None)
         if positions is None and self.config.get("model_type") in _N_POSITIONS:
             positions = self.config.get("n_positions")
@@ -175,9 +207,25 @@ class Bundle:
             return int(positions) - int(self.config.get("pad_token_id", 1)) - 1
         return int(positions) if positions and positions > 0 else None
 
+    @property
+    def fixed_rows(self) -> int | None:
+        """The number of texts that every run must have; None where it may vary."""
+        return self._fixed_axis(0)
+
+    @property
+    def fixed_length(self) -> int | None:
+        """The number of tokens that every text of a run must have; None where it may vary."""
+        length = self._fixed_axis(1)
+        return None if length == 1 else length  # the step of a decoder
+
+    def _fixed_axis(self, axis: int) -> int | None:
+        shapes = [port.shape for port in self.graph.inputs if port.name == "input_ids"]
+        sizes = [shape[axis] for shape in shapes if len(shape) > axis]
+        return next((size for size in sizes if isinstance(size, int)), None)
+
     def read_json(self, name: str) -> Any:
         """Read another JSON file of the folder; None where it is not there."""
-        return _read_json(self.folder / name, required=False)
+        return read_json(self.find(name))
 
     def current_stamp(self) -> str:
         """Return what `stamp` would be if the folder were looked at now."""
@@ -200,21 +248,6 @@ class Bundle:
         """The same of all graphs together."""
         return sum(part.weight_bytes for part in self.parts)
 
-    def check_logits(self, *axes: str) -> None:
-        """Raise `BundleError` where the graph's logits do not have these axes, or not one column for each label."""
-        port = self.logits
-        if len(port.shape) != len(axes):
-            raise BundleError(
-                f"{self.folder}: {self.model} computes {port.name} of shape {list(port.shape)}, but ({', '.join(axes)}) is wanted. "
-                "Was it exported for another task?"
-            )
-        width = self._output_width()
-        if width is not None and width != len(self.labels):
-            raise BundleError(
-                f"{self.folder}: config.json names {len(self.labels)} labels, but the graph {self.model} computes {width} "
-                f"({port.name}: {list(port.shape)}). Correct id2label, or export the model again."
-            )
-
 
 def _is_foreign(name: str) -> bool:
     """Tell hidden files, and weights in other formats or precisions than the chosen ones."""
@@ -232,20 +265,25 @@ def open_bundle(folder: str | Path, model: str | None = None, precision: str = "
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
         raise BundleError(f"{folder} is not a folder. A bundle is a folder with config.json, tokenizer.json and an ONNX file")
-    genai = _read_json(path / "genai_config.json", required=False)
-    found_config = _read_json(path / "config.json", required=genai is None)
-    config = _present(_genai_config(genai) if found_config is None else found_config)
-    tokenizer_config = _present(_read_json(path / "tokenizer_config.json", required=False) or {})
-    if model is not None and not (path / model).is_file():
-        raise BundleError(f"{path} has no {model}. ONNX files there: {listed(_onnx_files(path))}")
+    genai = read_json(path / "genai_config.json")
     if model is None and precision == "auto" and genai is not None:
-        model = genai["model"]["decoder"]["filename"]
+        model = _genai_decoder(path, genai)
     found = _find_model(path, precision) if model is None else model
+    if not (path / found).is_file():
+        raise BundleError(f"{path} has no {found}. ONNX files there: {listed(_onnx_files(path))}")
+    inside(path, found, str(path))
+    config = read_json(_find_small(path, found, "config.json"))
+    if config is None and genai is None:
+        raise BundleError(f"{path} has no config.json. A bundle is a folder with config.json, tokenizer.json and an ONNX file")
+    config = _present(_genai_config(genai) if config is None else config)
+    tokenizer_config = _present(read_json(_find_small(path, found, "tokenizer_config.json")) or {})
     graphs = {name: read_graph(path / name) for name in (found, *_companions(path, found))}
+    for name, graph in graphs.items():
+        for outside in graph.external_files:
+            inside(path, str(Path(name).parent / outside), f"{path / name}, as outside data,")
     bundle = Bundle(path, found, config, tokenizer_config, graphs)
-    for model, graph in graphs.items():
-        for name in graph.external_files:
-            _check_inside(bundle, model, name)
+    for name in bundle.files:
+        check_link(path, path / name)
     return replace(bundle, stamp=bundle.current_stamp())
 
 
@@ -257,6 +295,15 @@ def graph_files(precision: str) -> list[tuple[list[str], list[str]]]:
         ([f"{base}{suffix}.onnx" for suffix in suffixes], [f"{other}{suffix}.onnx" for other in _COMPANIONS.get(base, ()) for suffix in also])
         for base in _BASES
     ]
+
+
+def _genai_decoder(folder: Path, genai: dict[str, Any]) -> str:
+    """Return the file of the decoder that genai_config.json names."""
+    decoder = genai.get("model", {}).get("decoder")
+    name = decoder.get("filename") if isinstance(decoder, dict) else None
+    if not isinstance(name, str):
+        raise BundleError(f"{folder / 'genai_config.json'}: model.decoder.filename is {name!r}; the name of an ONNX file is expected")
+    return name
 
 
 def _genai_config(genai: dict[str, Any]) -> dict[str, Any]:
@@ -273,31 +320,6 @@ def _present(content: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if value is not None}
 
 
-def check_text_encoder(bundle: Bundle) -> None:
-    """Raise `BundleError` where a graph wants other inputs than text gives, or the tokenizer does not fit it."""
-    unknown = [port.name for port in bundle.graph.inputs if port.name not in TEXT_INPUTS]
-    if unknown:
-        raise BundleError(f"{bundle.folder}: {bundle.model} wants the inputs {listed(unknown)}; from text come {listed(TEXT_INPUTS)}")
-    check_tokenizer(bundle)
-
-
-def check_tokenizer(bundle: Bundle) -> None:
-    """Raise `BundleError` where tokenizer.json is missing, or makes ids that the embedding has no rows for."""
-    content = _read_json(bundle.tokenizer_path, required=True)
-    rows, largest = bundle.graph.embedding_rows, _largest_id(content)
-    if rows is not None and largest >= rows:
-        raise BundleError(
-            f"{bundle.tokenizer_path} makes token ids up to {largest}, but the embedding in {bundle.model} has {rows} rows: "
-            "they do not belong together. Take both files from one model"
-        )
-
-
-def _largest_id(content: dict[str, Any]) -> int:
-    vocabulary = content.get("model", {}).get("vocab", {})
-    largest = max(vocabulary.values(), default=-1) if isinstance(vocabulary, dict) else len(vocabulary) - 1
-    return int(max([largest, *(token["id"] for token in content.get("added_tokens", []))]))
-
-
 def _onnx_files(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
 
@@ -311,7 +333,7 @@ def _find_model(folder: Path, precision: str) -> str:
                 return str(name)
     found = _onnx_files(folder)
     if precision != "auto":
-        hint = f". Make one with: sparktasks optimize {folder} --int8" if precision == "int8" else ""
+        hint = f". Make one with: sparktasks optimize {folder} --{precision}" if precision in _MADE else ""
         raise BundleError(f"{folder} has no ONNX file in {precision}. ONNX files there: {listed(found)}{hint}")
     for base in _BASES:
         variants = [name for name in found if Path(name).stem.startswith(f"{base}_")]
@@ -334,29 +356,6 @@ def _companions(folder: Path, model: str) -> list[str]:
     return [name for name in found if name is not None]
 
 
-def _check_inside(bundle: Bundle, model: str, name: str) -> None:
-    path = (bundle.folder / model).parent / name
-    wants = f"{bundle.folder / model} wants the outside data file {name!r}"
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise BundleError(f"{wants}: a path that leaves the bundle is refused")
-    if not path.is_file():
-        raise BundleError(f"{wants}, which is not beside it")
-    target = path.resolve()
-    if bundle.folder not in target.parents and target.parent != _blobs(bundle.folder):
-        raise BundleError(f"{wants}, a link to {target}: a link that leaves the bundle is refused")
-
-
-def _blobs(snapshot: Path) -> Path | None:
-    """Return the folder that the links of a hub snapshot lead to; None for any other folder."""
-    return snapshot.parent.parent / "blobs" if snapshot.parent.name == "snapshots" else None
-
-
-def _read_json(path: Path, required: bool) -> Any:
-    if not path.is_file():
-        if required:
-            raise BundleError(f"{path.parent} has no {path.name}. A bundle is a folder with config.json, tokenizer.json and an ONNX file")
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BundleError(f"{path} is not valid JSON: {error}") from error
+def _find_small(folder: Path, model: str, name: str) -> Path:
+    beside = (folder / model).parent / name
+    return beside if beside.is_file() and not (folder / name).is_file() else folder / name

@@ -32,6 +32,10 @@ _ELEMENT_TYPES = {
 }
 
 
+class RunFailed(RuntimeError):
+    """onnxruntime could not run a graph on what it was fed."""
+
+
 class Session:
     """An onnxruntime session that is fed by name; what the graph does not ask for is left out."""
 
@@ -47,9 +51,12 @@ class Session:
         return str(self._session.get_providers()[0])
 
     def run(self, outputs: list[str], **feeds: np.ndarray) -> list[np.ndarray]:
-        """Run the graph; feeds are converted to the element types it wants."""
+        """Run the graph; feeds are converted to the element types it wants. Raises `RunFailed` where onnxruntime does."""
         wanted = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self.inputs.items()}
-        found: list[np.ndarray] = self._session.run(outputs, wanted)
+        try:
+            found: list[np.ndarray] = self._session.run(outputs, wanted)
+        except Exception as error:  # onnxruntime raises a family of its own, without a common parent
+            raise RunFailed(f"onnxruntime could not run the model: {_first_line(error)}") from error
         return found
 
     def run_tensors(self, feeds: Mapping[str, Tensor], outputs: Sequence[str], into: Mapping[str, Tensor] | None = None) -> list[Tensor]:
@@ -76,6 +83,10 @@ class Session:
         if self.provider != PROVIDERS["cuda"]:
             return "cpu", 0
         return "cuda", int(self._session.get_provider_options()[self.provider].get("device_id", 0))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 Tensor = Any  # onnxruntime's OrtValue: an array where a session reads and leaves it

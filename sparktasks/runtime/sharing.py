@@ -33,9 +33,14 @@ _PATIENCE = 600  # seconds until what failed is tried again, on this machine
 _CHILD = "import sys; from sparktasks.runtime.session import pack; pack(*sys.argv[1:])"
 
 
+def is_shared(bundle: Bundle) -> bool:
+    """Tell whether a graph is large enough for the machine's store to keep what was made of it."""
+    return bundle.weight_bytes >= bytes_of(THRESHOLD_VARIABLE, DEFAULT_THRESHOLD)
+
+
 def shared_graph(bundle: Bundle) -> Entry | None:
     """Return the machine's packed form of a bundle's graph for the CPU, made at first use; None where sharing is not worth it or fails."""
-    if bundle.weight_bytes < bytes_of(THRESHOLD_VARIABLE, DEFAULT_THRESHOLD):
+    if not is_shared(bundle):
         return None
     try:
         store, key = Store(), _key(bundle)

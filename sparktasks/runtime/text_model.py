@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers import Encoding
 
-from sparktasks.runtime.batching import pad, token_batches, unpad
+from sparktasks.errors import DataError
+from sparktasks.runtime.batching import equal_batches, pad, token_batches, unpad
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.session import Session, open_session
+from sparktasks.runtime.cache import ProcessCache
+from sparktasks.runtime.padding import Padding, find_padding
+from sparktasks.runtime.session import RunFailed, Session, open_session
 from sparktasks.runtime.tokens import Lengths, TextTokenizer, open_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+Answer = np.ndarray | DataError
+"""A text's part of an output, or what is wrong with this text."""
+
+
+def whole(answers: Sequence[Answer]) -> list[np.ndarray] | DataError:
+    """Return the answers of a text's windows, or what is wrong with the first of them that has none."""
+    numbers: list[np.ndarray] = []
+    for answer in answers:
+        if isinstance(answer, DataError):
+            return answer
+        numbers.append(answer)
+    return numbers
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A text's token ids; the types of its tokens are asked of its encoding, and are 0 where it has none."""
+
+    ids: Sequence[int]
+    encoding: Encoding | None = None
+
+    @property
+    def types(self) -> Sequence[int]:
+        return [0] * len(self.ids) if self.encoding is None else self.encoding.type_ids
+
+
+_paddings: ProcessCache[Padding] = ProcessCache(limit=64)
 
 
 class TextModel:
@@ -21,30 +56,114 @@ class TextModel:
         self.tokenizer: TextTokenizer = open_tokenizer(bundle, lengths)
         self.session: Session = open_session(bundle, device)
         self.batch_tokens = batch_tokens
+        self._embedding_rows = bundle.graph.embedding_rows
 
-    def run(self, encodings: Sequence[Encoding], output: str) -> list[np.ndarray]:
-        """Return each encoding's part of one graph output: ``(tokens, n)`` where the output has a token axis, else ``(n,)``.
+    def run(self, encodings: Sequence[Encoding], output: str) -> list[Answer]:
+        """Return each encoding's part of one graph output: ``(tokens, n)`` where it has a token axis, else ``(n,)``.
 
-        An encoding without tokens gives ``(0, 1)``.
+        An encoding without tokens gives ``(0, 1)``. A text that the model cannot read gives a `DataError`, and costs
+        the others nothing: a token without a row in the embedding, a run that fails, an answer that is no number.
         """
-        ids = [encoding.ids for encoding in encodings]
-        lengths = [len(row) for row in ids]
-        found: list[np.ndarray] = [np.empty((0, 1), np.float32)] * len(ids)
-        filled = np.flatnonzero(lengths)  # a tokenizer without special tokens makes nothing of some texts
-        for places in token_batches([lengths[index] for index in filled], self.batch_tokens):
-            batch = filled[places]
-            feeds = self._feeds([encodings[index] for index in batch], [ids[index] for index in batch])
-            stacked = self.session.run([output], **feeds)[0]
-            values = unpad(stacked, [lengths[index] for index in batch], self.tokenizer.pads_left) if stacked.ndim == 3 else stacked
-            for index, value in zip(batch, values, strict=True):
-                found[index] = value
+        found: list[Answer] = [np.empty((0, 1), np.float32)] * len(encodings)
+        rows = [_Row(encoding.ids, encoding) for encoding in encodings]
+        # A tokenizer without special tokens makes nothing of some texts.
+        filled = [index for index, row in enumerate(rows) if row.ids]
+        if not filled:
+            return found
+        padding = self.padding(output)
+        for batch in self._batches([rows[index].ids for index in filled], padding):
+            places = [filled[index] for index in batch.tolist()]
+            answers = self._answers([rows[place] for place in places], output, padding)
+            for place, answer in zip(places, answers, strict=True):
+                found[place] = answer
         return found
 
-    def _feeds(self, encodings: Sequence[Encoding], ids: Sequence[list[int]]) -> dict[str, np.ndarray]:
-        left = self.tokenizer.pads_left
-        feeds = {"input_ids": pad(ids, self.tokenizer.pad_id, left), "attention_mask": pad([[1] * len(row) for row in ids], 0, left)}
+    def padding(self, output: str) -> Padding:
+        """Return how this graph's texts are padded where this output is read."""
+
+        def run(rows: Sequence[Sequence[int]], padding: Padding) -> list[np.ndarray]:
+            samples = [_Row(row) for row in rows]
+            return self._values(samples, self._feeds(samples, padding), output, padding)
+
+        key = (self.bundle.hash, self.bundle.model, self.session.provider, output)
+        return _paddings.get(key, lambda: find_padding(self.bundle, self.tokenizer, self.session, output, run))
+
+    def _batches(self, rows: Sequence[Sequence[int]], padding: Padding) -> Iterator[np.ndarray]:
+        """Yield the indices of the texts that run together."""
+        lengths, fixed_rows = [len(row) for row in rows], self.bundle.fixed_rows
+        if fixed_rows is not None and padding.equal_only:
+            yield from equal_batches(lengths, self.batch_tokens, fixed_rows)
+        elif fixed_rows is not None:
+            yield from np.split(np.argsort(lengths), range(fixed_rows, len(rows), fixed_rows))
+        elif self.bundle.config.get("is_encoder_decoder"):
+            yield from self._batches_of_alike(rows, lengths, padding)
+        elif padding.equal_only:
+            yield from equal_batches(lengths, self.batch_tokens)
+        else:
+            yield from token_batches(lengths, self.batch_tokens)
+
+    def _batches_of_alike(self, rows: Sequence[Sequence[int]], lengths: Sequence[int], padding: Padding) -> Iterator[np.ndarray]:
+        """Yield batches of texts with equally many end tokens.
+
+        Encoder-decoders that label texts (BART) read the state at the last end token, and take the end tokens of all
+        rows for a table with equally many in each.
+        """
+        ends = np.atleast_1d(self.bundle.config.get("eos_token_id", -1))
+        counts = np.array([np.isin(row, ends).sum() for row in rows])
+        cut = equal_batches if padding.equal_only else token_batches
+        for count in np.unique(counts):
+            group = np.flatnonzero(counts == count)
+            for places in cut([lengths[index] for index in group.tolist()], self.batch_tokens):
+                yield group[places]
+
+    def _answers(self, rows: Sequence[_Row], output: str, padding: Padding) -> list[Answer]:
+        try:
+            feeds = self._feeds(rows, padding)
+            self._check_ids(feeds["input_ids"])
+            values = self._values(rows, feeds, output, padding)
+        except (RunFailed, _NoEmbedding) as error:
+            if len(rows) == 1:
+                return [DataError(str(error))]
+            return [answer for row in rows for answer in self._answers([row], output, padding)]
+        return [value if np.isfinite(value).all() else _not_a_number(output) for value in values]
+
+    def _check_ids(self, ids: np.ndarray) -> None:
+        """Raise where a token has no row in the embedding: on a GPU the run would not fail, but answer."""
+        largest = int(ids.max())
+        if self._embedding_rows is not None and largest >= self._embedding_rows:
+            token = self.tokenizer.core.id_to_token(largest)
+            raise _NoEmbedding(
+                f"the text has the token {token!r} ({largest}), and the model's embedding has "
+                f"{self._embedding_rows} rows: it was not trained with that token"
+            )
+
+    def _values(self, rows: Sequence[_Row], feeds: Mapping[str, np.ndarray], output: str, padding: Padding) -> list[np.ndarray]:
+        """Run texts together; raises `RunFailed` where onnxruntime does."""
+        stacked = self.session.run([output], **feeds)[0][: len(rows)]
+        if stacked.ndim != 3:
+            return list(stacked)
+        return unpad(stacked, [len(row.ids) for row in rows], padding.left)
+
+    def _feeds(self, rows: Sequence[_Row], padding: Padding) -> dict[str, np.ndarray]:
+        """Stack texts, ``(texts, tokens)``; where the graph takes a fixed number of texts, the last one fills it up."""
+        missing = (self.bundle.fixed_rows or 0) - len(rows)
+        rows = [*rows, *[rows[-1]] * missing]
+        left, length, files = padding.left, self.bundle.fixed_length, self.tokenizer.files
+        feeds = {
+            "input_ids": pad([row.ids for row in rows], padding.pad_id, left, length),
+            "attention_mask": pad([[1] * len(row.ids) for row in rows], 0, left, length),
+        }
         if "token_type_ids" in self.session.inputs:
-            feeds["token_type_ids"] = pad([encoding.type_ids for encoding in encodings], self.tokenizer.pad_type_id, left)
+            types = [row.types if files.has_type_ids else [0] * len(row.ids) for row in rows]
+            feeds["token_type_ids"] = pad(types, files.family.pad_type_id, left, length)
         if "position_ids" in self.session.inputs:
             feeds["position_ids"] = np.maximum(np.cumsum(feeds["attention_mask"], axis=1) - 1, 0)
         return feeds
+
+
+class _NoEmbedding(ValueError):
+    """A token has no row in the embedding."""
+
+
+def _not_a_number(output: str) -> DataError:
+    return DataError(f"the model computed NaN or infinity for this text ({output})")

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from tokenizers import AddedToken, Encoding, Tokenizer
+from tokenizers import Encoding, Tokenizer
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as Normalizers
 
-from sparktasks.errors import BundleError, ParamError
+from sparktasks.errors import ParamError
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
-
-# transformers' classes that overwrite the normalizer of tokenizer.json with what tokenizer_config.json says.
-_BERT_FAMILY = (
-    *("Bert", "DistilBert", "Electra", "MPNet", "ConvBert", "Funnel", "LayoutLM", "LayoutLMv2"),
-    *("Lxmert", "MobileBert", "Splinter", "SqueezeBert", "RetriBert"),
-)
-_BERT_NORMALIZED = frozenset(f"{name}Tokenizer" for name in _BERT_FAMILY)
+from sparktasks.runtime.tokenizer_files import load_tokenizer, read_tokenizer_files, set_state
 
 
 @dataclass(frozen=True)
@@ -27,8 +21,9 @@ class Lengths:
     """How texts are cut: at most ``max_length`` tokens a window (None: never), special ones included.
 
     Of the text's own tokens neighbouring windows share ``stride``. ``words`` says that texts come as lists of words;
-    byte-level tokenizers then put a space before each. ``pairs`` says that they come in pairs, which are cut and not windowed.
-    ``side`` is where texts lose what is too long: left or right (None: as the bundle says).
+    byte-level tokenizers then put a space before each. ``pairs`` says that they come in pairs, which are cut and not
+    windowed. ``side`` is where texts lose what is too long: left or right (None: as the bundle says). ``lower`` says
+    that texts are put into small letters first. ``windows`` says that the windows behind the first one are read too.
     """
 
     max_length: int | None = None
@@ -36,33 +31,46 @@ class Lengths:
     words: bool = False
     pairs: bool = False
     side: str | None = None
+    lower: bool = False
+    windows: bool = False
 
 
 def longest(bundle: Bundle, asked: int | None) -> int | None:
-    """Return the most tokens of one run: what was asked, else what the bundle says; `ParamError` beyond its positions."""
+    """Return the most tokens of one run: what was asked, else what the bundle says.
+
+    Raises `ParamError` where more are asked for than the model has positions.
+    """
     if asked is not None and bundle.positions is not None and asked > bundle.positions:
         raise ParamError(f"maxLength={asked} is more than the {bundle.positions} positions that the model in {bundle.folder} knows")
     return bundle.max_length if asked is None else asked
 
 
 class TextTokenizer:
-    """A bundle's tokenizer: no padding, cut to windows as `Lengths` says; what a window leaves over is in ``overflowing``."""
+    """A bundle's tokenizer: no padding, cut to windows as `Lengths` says.
+
+    What a window leaves over is in ``overflowing`` of its encoding.
+    """
 
     def __init__(self, bundle: Bundle, lengths: Lengths) -> None:
-        config = bundle.tokenizer_config
-        self.core = _load(bundle)
-        special = config | {key: token for key, token in (bundle.read_json("special_tokens_map.json") or {}).items() if key not in config}
-        self.pad_id = self._pad_id(bundle, special)
-        self.pad_type_id: int = config.get("pad_token_type_id", _XLNET_PAD_TYPE if _is_xlnet(bundle) else 0)
-        self.pads_left: bool = config.get("padding_side", "left" if _is_xlnet(bundle) else "right") == "left"
-        self.unk_id: int | None = self._id_of(special.get("unk_token") or getattr(self.core.model, "unk_token", None))
+        self.files = read_tokenizer_files(bundle)
+        self.core = load_tokenizer(bundle, self.files)
+        self.unk_id: int | None = self._id_of(self.files.token("unk_token"))
         self.has_subword_prefix = bool(getattr(self.core.model, "continuing_subword_prefix", None))
+        self.pad_ids = self._pad_ids(bundle)
         if lengths.words:
-            _set_state(self.core, "pre_tokenizer", "ByteLevel", {"add_prefix_space": True})
+            set_state(self.core, "pre_tokenizer", {"add_prefix_space": True}, kind="ByteLevel")
+        if lengths.lower:
+            self.core.normalizer = Normalizers([Lowercase(), *filter(None, [self.core.normalizer])])
         self.max_length = lengths.max_length
-        self._cuts_right = (lengths.side or config.get("truncation_side", "right")) == "right"
+        self._reads_windows = lengths.windows
+        self._cuts_right = not self.files.cuts_left if lengths.side is None else lengths.side == "right"
         if lengths.max_length is not None:
             self._limit(lengths)
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills up shorter texts."""
+        return self.pad_ids[0]
 
     def _limit(self, lengths: Lengths) -> None:
         special = self.core.num_special_tokens_to_add(is_pair=lengths.pairs)
@@ -74,16 +82,22 @@ class TextTokenizer:
             )
         self.core.enable_truncation(lengths.max_length, stride=lengths.stride, direction="right" if self._cuts_right else "left")
 
-    def _id_of(self, token: Any) -> int | None:
-        name = token.get("content") if isinstance(token, dict) else token
-        found: int | None = self.core.token_to_id(name) if name else None
+    def _id_of(self, token: str | None) -> int | None:
+        found: int | None = self.core.token_to_id(token) if token else None
         return found
 
-    def _pad_id(self, bundle: Bundle, special: dict[str, Any]) -> int:
-        for found in (self._id_of(special.get("pad_token")), bundle.config.get("pad_token_id")):
-            if found is not None:
-                return int(found)
-        return 0
+    def _pad_ids(self, bundle: Bundle) -> tuple[int, ...]:
+        """Return the ids that may be meant by padding, the likeliest first.
+
+        Graphs that count tokens (positions of RoBERTa, the last token of a decoder) were exported with the id of
+        config.json; the tokenizer may have another one.
+        """
+        rows = bundle.graph.embedding_rows
+        known = []
+        for index in (bundle.config.get("pad_token_id"), self._id_of(self.files.token("pad_token"))):
+            if index is not None and index >= 0 and (rows is None or index < rows):
+                known.append(int(index))
+        return tuple(dict.fromkeys([*known, 0]))
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, offsets: bool = True, special: bool = True) -> list[Encoding]:
         """Encode texts, or pairs of texts; without ``offsets`` it is faster and the encodings have none.
@@ -91,11 +105,32 @@ class TextTokenizer:
         ``special`` says whether the tokenizer's special tokens are added.
         """
         encode = self.core.encode_batch if offsets else self.core.encode_batch_fast
-        if pairs is None:
-            found: list[Encoding] = encode(list(texts), add_special_tokens=special)
-        else:
-            found = encode([self._shortened(*both) for both in zip(texts, pairs, strict=True)])
+        if pairs is not None:
+            found: list[Encoding] = encode([self._shortened(*both) for both in zip(texts, pairs, strict=True)])
+            return found
+        cuts = self.max_length is not None and not self._reads_windows and (self._cuts_right or not offsets)
+        size = _CHARACTERS * self.max_length if cuts and self.max_length is not None else None
+        found = encode([text if size is None else self._side(text, size) for text in texts], add_special_tokens=special)
+        if size is not None:
+            self._read_more(texts, found, size, encode, special)
         return found
+
+    def _read_more(self, texts: Sequence[str], found: list[Encoding], size: int, encode: Callable[..., list[Encoding]], special: bool) -> None:
+        """Encode more of those texts whose first so many characters make too few tokens, until it is enough or all."""
+        while True:
+            short = [place for place, text in enumerate(texts) if len(text) > size and len(found[place].overflowing) < _SURE]
+            if not short:
+                return
+            size *= 4
+            again = encode([self._side(texts[place], size) for place in short], add_special_tokens=special)
+            for place, encoding in zip(short, again, strict=True):
+                found[place] = encoding
+
+    def _side(self, text: str, size: int) -> str:
+        """Return so many characters of the side of a text that is kept."""
+        if len(text) <= size:
+            return text
+        return text[:size] if self._cuts_right else text[-size:]
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token; None where the vocabulary lacks it."""
@@ -113,9 +148,25 @@ class TextTokenizer:
         """
         if self.max_length is None or len(text) + len(pair) <= _SHORT * self.max_length:
             return text, pair
-        first, second = (self._uncut.encode(each, add_special_tokens=False).offsets for each in (text, pair))
         keep = 2 * self.max_length
-        return self._part(text, first, keep + (len(first) > len(second))), self._part(pair, second, keep + (len(second) > len(first)))
+        sides = [self._with_tokens(each, keep) for each in (text, pair)]
+        offsets = [self._uncut.encode(side, add_special_tokens=False).offsets for side in sides]
+        # Of a very long text the number of tokens is estimated: only which is longer matters.
+        first, second = (len(spans) * len(each) / max(1, len(side)) for spans, each, side in zip(offsets, (text, pair), sides, strict=True))
+        alike = sides != [text, pair] and abs(first - second) < _ALIKE * max(first, second)
+        return (
+            self._part(sides[0], offsets[0], keep + (first > second and not alike)),
+            self._part(sides[1], offsets[1], keep + (second > first and not alike)),
+        )
+
+    def _with_tokens(self, text: str, tokens: int) -> str:
+        """Return the kept side of a very long text, as far as it surely has so many tokens."""
+        size = 4 * _CHARACTERS * tokens
+        while size < len(text):
+            if len(self._uncut.encode(self._side(text, size), add_special_tokens=False).ids) > 2 * tokens:
+                return self._side(text, size)
+            size *= 4
+        return text
 
     def _part(self, text: str, offsets: list[tuple[int, int]], keep: int) -> str:
         if len(offsets) <= keep:
@@ -126,6 +177,7 @@ class TextTokenizer:
     def _uncut(self) -> Tokenizer:
         copy = Tokenizer.from_str(self.core.to_str())
         copy.no_truncation()
+        copy.encode_special_tokens = self.core.encode_special_tokens  # which the library does not save
         return copy
 
     def encode_words(self, texts: Sequence[Sequence[str]]) -> list[Encoding]:
@@ -183,57 +235,15 @@ def stitched(windows: Sequence[Encoding], stride: int) -> list[tuple[int, int]]:
     return cover
 
 
+# Of a text that is cut, so many characters for each token are encoded first: what lies behind cannot matter, and a text
+# of 20 MB would take 3 GB. It was enough where at least so many windows are left over, since a token may hang on those
+# that follow it closely.
+_CHARACTERS = 16
+_SURE = 2
+_ALIKE = 0.01  # estimates of two numbers of tokens that are nearer than this share are taken for equal
+
 # A pair of fewer characters than this times the length limit makes few windows at most.
 _SHORT = 8
-_XLNET_PAD_TYPE = 3
-
-
-def _is_xlnet(bundle: Bundle) -> bool:
-    return bundle.config.get("model_type") == "xlnet"
-
-
-def _load(bundle: Bundle) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(bundle.tokenizer_path))
-    except Exception as error:  # the library raises bare Exception
-        raise BundleError(f"{bundle.tokenizer_path} is not a tokenizer file that the tokenizers library reads: {error}") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    _apply_config(tokenizer, bundle.tokenizer_config)
-    return tokenizer
-
-
-def _apply_config(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
-    """Change the tokenizer as transformers' fast classes do when tokenizer_config.json says otherwise than tokenizer.json."""
-    known = set(tokenizer.get_vocab(with_added_tokens=True))
-    added = [(int(index), token) for index, token in config.get("added_tokens_decoder", {}).items() if token["content"] not in known]
-    for _, token in sorted(added, key=lambda entry: entry[0]):
-        tokenizer.add_tokens([AddedToken(**{key: token[key] for key in token if key in _ADDED_TOKEN_KEYS})])
-    if config.get("tokenizer_class", "").removesuffix("Fast") in _BERT_NORMALIZED:
-        _set_state(tokenizer, "normalizer", "BertNormalizer", _bert_normalizer(config))
-    prefix = config.get("add_prefix_space", False)
-    _set_state(tokenizer, "pre_tokenizer", None, {"add_prefix_space": prefix})
-
-
-_ADDED_TOKEN_KEYS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
-
-
-def _bert_normalizer(config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "lowercase": config.get("do_lower_case", True),
-        "strip_accents": config.get("strip_accents"),
-        "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
-    }
-
-
-def _set_state(tokenizer: Tokenizer, part: str, kind: str | None, wanted: dict[str, Any]) -> None:
-    """Overwrite the fields of a top-level normalizer or pre-tokenizer that has them."""
-    current = getattr(tokenizer, part)
-    state = json.loads(current.__getstate__()) if current is not None else {}
-    changed = {key: value for key, value in wanted.items() if key in state and state[key] != value}
-    if changed and kind in (None, state["type"]):
-        module = __import__(f"tokenizers.{part}s", fromlist=[state["type"]])
-        setattr(tokenizer, part, getattr(module, state.pop("type"))(**(state | changed)))
 
 
 _tokenizers: ProcessCache[TextTokenizer] = ProcessCache(limit=32)

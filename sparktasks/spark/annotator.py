@@ -19,6 +19,7 @@ from pyspark.sql.types import StructField
 from sparktasks.errors import ColumnError, DataError, ParamError, listed
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.devices import ALLOWED, is_device
+from sparktasks.runtime.operators import check_operators
 from sparktasks.spark.annotations import ANNOTATIONS, Annotation, Annotations, build, is_annotations
 from sparktasks.spark.delivery import BundleRef
 from sparktasks.spark.fusion import Chain, Visible, chain_of
@@ -170,8 +171,9 @@ class ModelAnnotator(ColumnAnnotator):
         """Make the annotator with a model.
 
         ``source`` is a folder, the name of a starter bundle, a URI that Spark reads, or a Hugging Face hub id; None is
-        this task's starter. ``precision`` (fp32, fp16, int8) chooses among the ONNX files in it; auto is ``model.onnx``,
-        else the only one; ``file`` names one. Raises `BundleError` where the model does not fit the task.
+        this task's starter. ``precision`` (fp32, fp16, int8: dynamic, int8w: weights only in 8 bits, int4: weights only
+        in 4 bits) chooses among the ONNX files in it; auto is ``model.onnx``, else the only one; ``file`` names one.
+        Raises `BundleError` where the model does not fit the task.
         """
         stage = cls(**params)
         if file is not None and precision != "auto":
@@ -184,6 +186,7 @@ class ModelAnnotator(ColumnAnnotator):
     def setBundle(self, bundle: Bundle) -> Self:
         """Use an opened bundle; raises `BundleError` where it does not fit the task."""
         self.check_bundle(bundle)
+        check_operators(bundle)
         hold_files(bundle.folder, bundle.files)
         self._bundle = bundle.sealed()
         return self
@@ -214,7 +217,7 @@ class ModelAnnotator(ColumnAnnotator):
         return super().extend(chain.needing(self.getBundle()))
 
 
-NO_TOKENS = "DataError: the tokenizer makes nothing of this text"
+NO_TOKENS = "the tokenizer makes nothing of this text"
 
 
 def annotate_each(
@@ -246,6 +249,11 @@ def annotate_each(
 def fault(kind: str, source: Annotations, index: int, reason: str) -> Annotation:
     """Return the annotation that stands for a failure on annotation ``index``: no result, and the reason in its metadata."""
     return Annotation(kind, source.begin[index], source.end[index], None, inherited(source, index) | {"error": reason})
+
+
+def failed(kind: str, source: Annotations, index: int, error: Exception) -> Annotation:
+    """Return the annotation that stands for an error on annotation ``index``."""
+    return fault(kind, source, index, f"{type(error).__name__}: {error}")
 
 
 def inherited(source: Annotations, index: int) -> dict[str, str]:

@@ -17,6 +17,8 @@ from .conftest import Bundles
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch and its exporter
 NAMES = [spec.name for spec in SPECS if spec.task == TOKEN]
 BOUNDED = [name for name in NAMES if BY_NAME[name].max_length < UNBOUNDED]
+# The pipeline pads the windows of a text, which changes the answers of a leaking model; ours are those of each window alone.
+WINDOWED = [name for name in BOUNDED if not BY_NAME[name].leaks]
 STRATEGIES = ["none", "simple", "first", "average", "max"]
 MOST_TIES = 0.002
 
@@ -59,7 +61,7 @@ def test_token_classifier_equals_transformers(name: str, strategy: str, bundles:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
-@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("name", WINDOWED)
 def test_token_classifier_windows_equal_transformers(name: str, strategy: str, bundles: Bundles, texts: list[str]) -> None:
     longest = sorted(texts, key=len)[-100:]
     found = annotate(bundles, name, longest, aggregation=strategy, longText="window", stride=16)

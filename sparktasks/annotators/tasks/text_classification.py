@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from sparktasks.errors import BundleError, ParamError
+from sparktasks.errors import BundleError, DataError, ParamError
 from sparktasks.ops.logits import FUNCTIONS, top
 from sparktasks.runtime.batching import distinct
-from sparktasks.runtime.bundle import Bundle, check_text_encoder
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.checks import check_logits, check_text_encoder
+from sparktasks.runtime.text_model import Answer, whole
 from sparktasks.runtime.tokens import Lengths, longest
 from sparktasks.spark.annotations import CATEGORY, DOCUMENT, Annotation, Annotations
-from sparktasks.spark.annotator import NO_TOKENS, annotate_each, fault, inherited
+from sparktasks.spark.annotator import NO_TOKENS, annotate_each, failed, inherited
 from sparktasks.spark.delivery import locate
 from sparktasks.spark.params import P, at_least, one_of, param
 from sparktasks.spark.text_annotator import TextModelAnnotator, TextRunner
@@ -53,9 +55,9 @@ class TextClassifier(TextModelAnnotator):
     stride: P[int] = param("tokens that neighbouring windows share", default=0, check=at_least(0))
 
     def check_bundle(self, bundle: Bundle) -> None:
-        """Want a text encoder with logits for each text, one for each label."""
+        """Require a text encoder with logits for each text, one for each label."""
         check_text_encoder(bundle)
-        bundle.check_logits("batch", "labels")
+        check_logits(bundle, "batch", "labels")
 
     def kernel(self) -> ClassifyTexts:
         """Return the executor half."""
@@ -66,7 +68,9 @@ class TextClassifier(TextModelAnnotator):
             raise ParamError(f"{self.uid}: longText='window' reads single documents; pairs of documents can only be truncated")
         stride = self.getOrDefault("stride") if window else 0
         return ClassifyTexts(
-            runner=self.runner(Lengths(longest(bundle, self.getOrDefault("maxLength")), stride, pairs=pairs)),
+            runner=self.runner(
+                Lengths(longest(bundle, self.getOrDefault(self.maxLength)), stride, pairs=pairs, windows=window)
+            ),
             function=function_of(bundle) if function == "auto" else function,
             top_k=self.getOrDefault("topK"),
             threshold=self.getOrDefault("threshold"),
@@ -85,7 +89,7 @@ def function_of(bundle: Bundle) -> str:
     return "softmax"
 
 
-_UNPAIRED = "DataError: there is no document to pair this one with"
+_UNPAIRED = DataError("there is no document to pair this one with")
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class ClassifyTexts:
         def compute(usable: list[int]) -> list[list[Annotation]]:
             made = {}
             if pairs is not None:
-                made = {index: [fault(CATEGORY, source, index, _UNPAIRED)] for index in usable if pairs[index] is None}
+                made = {index: [failed(CATEGORY, source, index, _UNPAIRED)] for index in usable if pairs[index] is None}
             whole = [index for index in usable if index not in made]
             unique, inverse = distinct([(str(source.result[index]), pairs[index] if pairs else None) for index in whole])
             scored, labels = self._scored(unique), locate(self.runner.bundle).labels
@@ -116,8 +120,8 @@ class ClassifyTexts:
 
         return annotate_each(CATEGORY, source, compute, self.fails)
 
-    def _scored(self, texts: Sequence[tuple[str, str | None]]) -> list[tuple[np.ndarray | None, bool]]:
-        """Return each text's scores, shape ``(labels,)``, and whether it was cut; None for a text without tokens."""
+    def _scored(self, texts: Sequence[tuple[str, str | None]]) -> list[tuple[Answer, bool]]:
+        """Return each text's scores, shape ``(labels,)``, or what is wrong with it, and whether it was cut."""
         if not texts:
             return []
         model = self.runner.open()
@@ -126,17 +130,26 @@ class ClassifyTexts:
         windows = [[encoding, *(encoding.overflowing if self.window else ())] for encoding in encodings]
         flat = [window for each in windows for window in each]
         logits = iter(model.run(flat, model.bundle.logits.name))
-        scored: list[tuple[np.ndarray | None, bool]] = []
+        scored: list[tuple[Answer, bool]] = []
         for encoding, each in zip(encodings, windows, strict=True):
             found = [next(logits) for _ in each]
-            scores = FUNCTIONS[self.function](np.stack(found).astype(np.float32)) if len(encoding.ids) else None
-            mean = None if scores is None else _mean_by_tokens(scores, each)
-            scored.append((mean, bool(encoding.overflowing) and not self.window))
+            truncated = bool(encoding.overflowing) and not self.window
+            scored.append((self._scores(encoding, each, found), truncated))
         return scored
 
-    def _annotations(self, source: Annotations, index: int, labels: Sequence[str], scores: np.ndarray | None, truncated: bool) -> list[Annotation]:
-        if scores is None:
-            return [fault(CATEGORY, source, index, NO_TOKENS)]
+    def _scores(self, encoding: Encoding, windows: Sequence[Encoding], logits: Sequence[Answer]) -> Answer:
+        """Turn the logits of a text's windows into scores, shape ``(labels,)``."""
+        if not len(encoding.ids):
+            return DataError(NO_TOKENS)
+        numbers = whole(logits)
+        if isinstance(numbers, DataError):
+            return numbers
+        scores = FUNCTIONS[self.function](np.stack(numbers).astype(np.float32))
+        return _mean_by_tokens(scores, windows)
+
+    def _annotations(self, source: Annotations, index: int, labels: Sequence[str], scores: Answer, truncated: bool) -> list[Annotation]:
+        if isinstance(scores, DataError):
+            return [failed(CATEGORY, source, index, scores)]
         if len(labels) != len(scores):
             raise BundleError(f"{self.runner.bundle.folder}: config.json names {len(labels)} labels, but the graph computed {len(scores)} scores")
         metadata = inherited(source, index) | ({"truncated": "true"} if truncated else {})

@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from sparktasks.errors import BundleError, DataError
 from sparktasks.ops.logits import softmax
 from sparktasks.ops.spans import STRATEGIES, Entity, Tokens, aggregate, label_tokens, resolve_overlaps
 from sparktasks.runtime.batching import distinct
-from sparktasks.runtime.bundle import Bundle, check_text_encoder
-from sparktasks.runtime.text_model import TextModel
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.checks import check_logits, check_text_encoder
+from sparktasks.runtime.text_model import TextModel, whole
 from sparktasks.runtime.tokens import Lengths, longest, stitched, text_tokens
 from sparktasks.spark.annotations import CHUNK, DOCUMENT, NAMED_ENTITY, TOKEN, Annotation, Annotations
-from sparktasks.spark.annotator import annotate_each, fault, inherited
+from sparktasks.spark.annotator import annotate_each, failed, inherited
 from sparktasks.spark.kernels import Kernel
 from sparktasks.spark.params import P, at_least, one_of, param
 from sparktasks.spark.text_annotator import TextModelAnnotator, TextRunner
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
+
+_Label = tuple[str, float]
 
 
 class TokenClassifier(TextModelAnnotator):
@@ -64,9 +68,9 @@ class TokenClassifier(TextModelAnnotator):
         return len(self.getOrDefault("inputCols")) > 1
 
     def check_bundle(self, bundle: Bundle) -> None:
-        """Want a text encoder with logits for each token, one for each label."""
+        """Require a text encoder with logits for each token, one for each label."""
         check_text_encoder(bundle)
-        bundle.check_logits("batch", "tokens", "labels")
+        check_logits(bundle, "batch", "tokens", "labels")
 
     def kernel(self) -> Kernel:
         """Return the executor half."""
@@ -76,7 +80,7 @@ class TokenClassifier(TextModelAnnotator):
         stride = self.getOrDefault("stride")
         if stride is None:
             stride = (most or 0) // 8
-        lengths = Lengths(most, stride if window else 0, words)
+        lengths = Lengths(most, stride if window else 0, words, windows=window)
         runner, fails = self.runner(lengths), self.fails()
         if words:
             return LabelTokens(runner=runner, fails=fails)
@@ -89,10 +93,25 @@ class _TokenKernel:
     runner: TextRunner
     fails: bool
 
-    def scores(self, model: TextModel, windows: Sequence[Sequence[Encoding]]) -> list[list[np.ndarray]]:
-        """Return the probabilities of each window of each text, ``(tokens, labels)``."""
+    def scores(self, model: TextModel, windows: Sequence[Sequence[Encoding]]) -> list[list[np.ndarray] | DataError]:
+        """Return the probabilities of each window of each text, ``(tokens, labels)``, or what is wrong with a text."""
         logits = iter(model.run([window for each in windows for window in each], model.bundle.logits.name))
-        return [[softmax(next(logits).astype(np.float32)) for _ in each] for each in windows]
+        found: list[list[np.ndarray] | DataError] = []
+        for each in windows:
+            numbers = whole([next(logits) for _ in each])
+            if not isinstance(numbers, DataError):
+                numbers = [softmax(values.astype(np.float32)) for values in numbers]
+                _check_width(model, numbers)
+            found.append(numbers)
+        return found
+
+
+def _check_width(model: TextModel, scores: Sequence[np.ndarray]) -> None:
+    """Raise `BundleError` where a graph whose header does not tell computes another number of scores than there are labels."""
+    labels = len(model.bundle.labels)
+    widths = {part.shape[-1] for part in scores if len(part)}
+    if widths - {labels}:
+        raise BundleError(f"{model.bundle.folder}: config.json names {labels} labels, but the graph computed {max(widths)} scores")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,25 +125,33 @@ class FindEntities(_TokenKernel):
     def __call__(self, *columns: pa.Array) -> pa.Array:
         source = Annotations(columns[0])
         grouped = self.strategy != "none"
+        kind = CHUNK if grouped else NAMED_ENTITY
 
         def compute(usable: list[int]) -> list[list[Annotation]]:
             unique, inverse = distinct([str(source.result[index]) for index in usable])
             found = self._entities(unique)
-            return [
-                [_annotation(source, index, unique[place], entity, grouped) for entity in found[place]]
-                for index, place in zip(usable, inverse, strict=True)
-            ]
+            made: list[list[Annotation]] = []
+            for index, place in zip(usable, inverse, strict=True):
+                entities = found[place]
+                if isinstance(entities, DataError):
+                    made.append([failed(kind, source, index, entities)])
+                else:
+                    made.append([_annotation(source, index, unique[place], entity, grouped) for entity in entities])
+            return made
 
-        return annotate_each(CHUNK if grouped else NAMED_ENTITY, source, compute, self.fails)
+        return annotate_each(kind, source, compute, self.fails)
 
-    def _entities(self, texts: Sequence[str]) -> list[list[Entity]]:
+    def _entities(self, texts: Sequence[str]) -> list[list[Entity] | DataError]:
         if not texts:
             return []
         model = self.runner.open()
         encodings = model.tokenizer.encode(texts)
         windows = [model.tokenizer.windows(encoding) if self.window else [encoding] for encoding in encodings]
         labels = model.bundle.labels
-        return [self._read(model, labels, *each) for each in zip(texts, windows, self.scores(model, windows), strict=True)]
+        found: list[list[Entity] | DataError] = []
+        for text, each, scores in zip(texts, windows, self.scores(model, windows), strict=True):
+            found.append(scores if isinstance(scores, DataError) else self._read(model, labels, text, each, scores))
+        return found
 
     def _read(self, model: TextModel, labels: Sequence[str], text: str, windows: Sequence[Encoding], scores: Sequence[np.ndarray]) -> list[Entity]:
         if self.strategy == "none":
@@ -176,16 +203,19 @@ class LabelTokens(_TokenKernel):
 
         return annotate_each(NAMED_ENTITY, source, compute, self.fails)
 
-    def _labels(self, sentences: Sequence[Sequence[str]]) -> list[list[tuple[str, float] | None]]:
-        """Return the label and score of each word's first subword; None where the tokenizer makes nothing of a word."""
+    def _labels(self, sentences: Sequence[Sequence[str]]) -> list[list[_Label | DataError]]:
+        """Return the label and score of each word's first subword, or why there is none."""
         if not sentences:
             return []
         model = self.runner.open()
         labels = model.bundle.labels
         windows = [model.tokenizer.windows(encoding) for encoding in model.tokenizer.encode_words(sentences)]
-        found = []
+        found: list[list[_Label | DataError]] = []
         for words, each, scores in zip(sentences, windows, self.scores(model, windows), strict=True):
-            row: list[tuple[str, float] | None] = [None] * len(words)
+            if isinstance(scores, DataError):
+                found.append([scores] * len(words))
+                continue
+            row: list[_Label | DataError] = [_nothing_of(word) for word in words]
             places = [window.word_ids for window in each]
             for number, place in reversed(stitched(each, self.runner.lengths.stride)):
                 best = int(scores[number][place].argmax())
@@ -194,9 +224,13 @@ class LabelTokens(_TokenKernel):
         return found
 
 
-def _labelled(source: Annotations, index: int, label: tuple[str, float] | None) -> Annotation:
+def _nothing_of(word: str) -> DataError:
+    return DataError(f"the tokenizer makes nothing of the token {word!r}")
+
+
+def _labelled(source: Annotations, index: int, label: _Label | DataError) -> Annotation:
     word = str(source.result[index])
-    if label is None:
-        return fault(NAMED_ENTITY, source, index, f"DataError: the tokenizer makes nothing of the token {word!r}")
+    if isinstance(label, DataError):
+        return failed(NAMED_ENTITY, source, index, label)
     metadata = inherited(source, index) | {"word": word}
     return Annotation(NAMED_ENTITY, source.begin[index], source.end[index], label[0], metadata, None, label[1])

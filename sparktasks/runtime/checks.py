@@ -1,0 +1,124 @@
+"""What must hold for a bundle before a stage takes it: the roles of its graph's inputs and outputs, its tokenizer.
+
+All looks at files only, so that a model that does not fit is refused on the driver, before a job starts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from sparktasks.errors import BundleError, listed
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.folder_files import interpreting
+
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+# What exporters call outputs that are not the scores of labels.
+_HIDDEN_STATES = ("last_hidden_state", "token_embeddings", "hidden_states", "encoder_last_hidden_state")
+_VECTORS = ("pooler_output", "sentence_embedding", "text_embeds", "image_embeds")
+_ANSWERS = ("start_logits", "end_logits")
+_OTHER_ROLES = {
+    **dict.fromkeys((*_HIDDEN_STATES, *_VECTORS), "an encoder without a head (feature-extraction)"),
+    **dict.fromkeys(_ANSWERS, "a model for question-answering"),
+}
+
+
+def check_text_encoder(bundle: Bundle) -> None:
+    """Raise `BundleError` where a graph takes other inputs than text gives, or the tokenizer does not fit it."""
+    unknown = [port.name for port in bundle.graph.inputs if port.name not in TEXT_INPUTS]
+    if unknown:
+        raise BundleError(f"{bundle.folder}: {bundle.model} wants the inputs {listed(unknown)}; from text come {listed(TEXT_INPUTS)}")
+    _check_axes(bundle)
+    check_tokenizer(bundle)
+
+
+def _check_axes(bundle: Bundle) -> None:
+    """Raise `BundleError` where inputs are not ``(texts, tokens)``, or a fixed length cannot be filled up."""
+    shapes = {port.name: port.shape for port in bundle.graph.inputs}
+    if "input_ids" not in shapes:
+        raise BundleError(f"{bundle.folder}: {bundle.model} takes {listed(shapes)}, and no input_ids")
+    odd = {name: list(shape) for name, shape in shapes.items() if len(shape) != 2}
+    if odd:
+        raise BundleError(f"{bundle.folder}: {bundle.model} takes {odd}; inputs of two axes are expected: texts and tokens")
+    sizes = {tuple(size for size in shape if isinstance(size, int)) for shape in shapes.values()}
+    if len(sizes) > 1:
+        raise BundleError(f"{bundle.folder}: {bundle.model} has inputs of unlike fixed sizes: {shapes}")
+    if bundle.fixed_length is not None and "attention_mask" not in shapes:
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} takes exactly {bundle.fixed_length} tokens and no attention_mask, so that "
+            "shorter texts cannot be filled up. Export it with axes that vary: optimum-cli export onnx --model MODEL FOLDER"
+        )
+
+
+def check_tokenizer(bundle: Bundle) -> None:
+    """Raise `BundleError` where tokenizer.json is missing, or has ordinary tokens that the embedding has no rows for.
+
+    Special tokens beyond the embedding's rows (``<mask>`` of BART's summarizers) are warned of: a text that contains
+    one is an error of its row.
+    """
+    content = bundle.read_json("tokenizer.json")
+    if content is None:
+        raise BundleError(
+            f"{bundle.folder} has no tokenizer.json. Write one with transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
+        )
+    rows = bundle.graph.embedding_rows
+    if rows is None:
+        return
+    with interpreting(bundle.tokenizer_path):
+        ids = _token_ids(content)
+        special = {str(token["content"]) for token in content.get("added_tokens") or () if token.get("special")}
+    beyond = {token: index for token, index in ids.items() if index >= rows}
+    ordinary = {token: index for token, index in beyond.items() if token not in special}
+    if ordinary:
+        raise BundleError(
+            f"{bundle.tokenizer_path} makes token ids up to {max(ordinary.values())}, but the embedding in {bundle.model} "
+            f"has {rows} rows: they do not belong together. Take both files from one model"
+        )
+    if beyond:
+        warnings.warn(
+            f"{bundle.folder}: the embedding in {bundle.model} has {rows} rows, and none for the special tokens "
+            f"{listed(beyond)}: a text that contains one is an error of its row",
+            stacklevel=2,
+        )
+
+
+def _token_ids(content: Mapping[str, Any]) -> dict[str, int]:
+    """Return the id of every token of a tokenizer.json."""
+    vocabulary = (content.get("model") or {}).get("vocab") or {}
+    if isinstance(vocabulary, Mapping):
+        ids = {str(token): int(index) for token, index in vocabulary.items()}
+    else:  # Unigram: pieces with their scores, in the order of their ids
+        ids = {str(piece[0]): index for index, piece in enumerate(vocabulary)}
+    for token in content.get("added_tokens") or ():
+        ids[str(token["content"])] = int(token["id"])
+    return ids
+
+
+def check_logits(bundle: Bundle, *axes: str) -> None:
+    """Raise `BundleError` where a graph computes no logits of these axes, or not one column for each label."""
+    port, width = bundle.logits, bundle.logits_width
+    role = _OTHER_ROLES.get(port.name.partition(".")[0])
+    if role is not None:
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} computes {listed(output.name for output in bundle.graph.outputs)}: it is {role}, "
+            f"but logits of shape ({', '.join(axes)}) are expected"
+        )
+    if len(port.shape) != len(axes):
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} computes {port.name} of shape {list(port.shape)}, but ({', '.join(axes)}) "
+            "is wanted. Was it exported for another task?"
+        )
+    names_labels = "id2label" in bundle.config or "num_labels" in bundle.config
+    if width is not None and not names_labels and width == bundle.config.get("vocab_size"):
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} computes one score for each of the {width} tokens of the vocabulary: "
+            "it is a language model, not a classifier"
+        )
+    if width is not None and width != len(bundle.labels):
+        raise BundleError(
+            f"{bundle.folder}: config.json names {len(bundle.labels)} labels, but the graph {bundle.model} computes {width} "
+            f"({port.name}: {list(port.shape)}). Correct id2label, or export the model again"
+        )
+    _ = bundle.labels  # raises where id2label does not number them
