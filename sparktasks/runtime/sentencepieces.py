@@ -13,7 +13,9 @@ from sparktasks.runtime.bundle import Bundle
 # Names of the files that split sources, and of those that join targets; one file may do both.
 SOURCES = ("source.spm", "sentencepiece.bpe.model", "spiece.model")
 _TARGETS = ("target.spm", *SOURCES[1:])
-_LANGUAGE = re.compile(r"__\w+__")
+
+# The token of a language, as M2M100 and its relatives have it: ``__fr__``, ``__zh_CN__``. A piece like ``____`` is text.
+FRAMED_LANGUAGE = re.compile(r"__([a-z]{2,3}(?:[_-][A-Za-z]{2,4})?)__")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class SentencePieceTokenizer:
 
     def __init__(self, bundle: Bundle, max_length: int | None = None, side: str | None = None) -> None:
         config = bundle.tokenizer_config
-        special = config | (bundle.read_json("special_tokens_map.json") or {})
+        special = _DEFAULTS | config | (bundle.read_json("special_tokens_map.json") or {})
         self.vocabulary: dict[str, int] = dict(_vocabulary(bundle))
         self._target = {index: piece for piece, index in (bundle.read_json("target_vocab.json") or self.vocabulary).items()}
         self._add_languages(config, special)
@@ -37,7 +39,7 @@ class SentencePieceTokenizer:
         self.pad_id, self._unk, self._end = (self._special_id(special, name) for name in ("pad_token", "unk_token", "eos_token"))
         names = [token_text(value) for key, value in special.items() if key.endswith("_token") and value is not None]
         names += [token_text(value) for value in special.get("additional_special_tokens", [])]
-        self._special = {self.vocabulary[name] for name in names if name in self.vocabulary}
+        self.special_ids = {self.vocabulary[name] for name in names if name in self.vocabulary}
         self._marks = re.compile("|".join(re.escape(name) for name in sorted(set(names), key=len, reverse=True)))
         self._has_prefix = config.get("tokenizer_class", "").startswith("Marian")
         self.max_length, self._cuts_left = max_length, side == "left"
@@ -46,14 +48,26 @@ class SentencePieceTokenizer:
         """Find the ids of language tokens: they follow the vocabulary, in the order they are listed in."""
         for index, token in config.get("added_tokens_decoder", {}).items():
             self.vocabulary.setdefault(token["content"], int(index))
-        listed = [name for value in special.get("additional_special_tokens", []) if _LANGUAGE.fullmatch(name := token_text(value))]
+        additional = [token_text(value) for value in special.get("additional_special_tokens", [])]
+        listed = [name for name in additional if FRAMED_LANGUAGE.fullmatch(name)]
         known = len(self.vocabulary)
         for place, name in enumerate(listed or language_tokens(config)):
             self.vocabulary.setdefault(name, known + place)
         self._target.update({index: name for name, index in self.vocabulary.items() if index not in self._target})
 
     def _special_id(self, special: dict[str, Any], name: str) -> int:
-        return self.vocabulary.get(token_text(special.get(name, _DEFAULTS[name])), 0)
+        return self.vocabulary.get(token_text(special[name]), 0)
+
+    @property
+    def has_bytes(self) -> bool:
+        """Tell whether pieces such as ``<0x0A>`` stand for bytes."""
+        return any(self._joiner.is_byte(index) for index in range(len(self._joiner)))
+
+    def pieces(self) -> dict[int, str]:
+        """Return the pieces that texts are made of, by id: those that are not left out of them."""
+        found = {index: piece for index, piece in self._target.items() if index not in self.special_ids}
+        control = {piece for piece in found.values() if self._joiner.is_control(self._joiner.piece_to_id(piece))}
+        return {index: piece for index, piece in found.items() if piece not in control}
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a piece; None where the vocabulary lacks it."""
@@ -89,7 +103,7 @@ class SentencePieceTokenizer:
         parts: list[str] = []
         run: list[str] = []
         for index in ids:
-            if index in self._special:
+            if index in self.special_ids:
                 if special:
                     parts += [self._joiner.decode_pieces(run), self._target.get(index, "")]
                     run = []

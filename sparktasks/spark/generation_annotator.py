@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 from sparktasks.errors import BundleError, ParamError, listed
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.generation.generator import Generator, Prompt, Reading, Words, open_generator
+from sparktasks.runtime.generation.generator import Generator, Prompt, Reading, open_generator
 from sparktasks.runtime.generation.layout import check_generator
 from sparktasks.runtime.generation.scheduler import Capacity
 from sparktasks.runtime.generation.search import LENGTH, Generated
 from sparktasks.runtime.generation.settings import Settings, read_settings, unsupported
+from sparktasks.runtime.generation.words import Words
 from sparktasks.runtime.tokens import longest
 from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations
 from sparktasks.spark.annotator import ModelAnnotator, fault
@@ -65,49 +67,65 @@ class GenerationRunner:
 
 
 class GenerationAnnotator(ModelAnnotator):
-    """A column annotator whose model writes text. Params that are None leave the choice to the bundle's generation_config.json."""
+    """A column annotator whose model generates text.
 
-    maxNewTokens: P[int | None] = param("most tokens to write; None asks the bundle, then 256", default=None, check=at_least(0))
-    minNewTokens: P[int | None] = param("tokens that are written before a text may end", default=None, check=at_least(0))
-    numBeams: P[int | None] = param("rows of beam search; 1 is greedy search or sampling", default=None, check=at_least(1))
+    Params that are None leave the choice to the bundle's generation_config.json.
+    """
+
+    maxNewTokens: P[int | None] = param("maximum number of tokens to generate; None asks the bundle, then 256", default=None, check=at_least(0))
+    minNewTokens: P[int | None] = param("tokens to generate before a text may end", default=None, check=at_least(0))
+    numBeams: P[int | None] = param("number of beams; 1 is greedy search or sampling", default=None, check=at_least(1))
     numReturnSequences: P[int | None] = param("texts for each input, best first; with beams at most numBeams", default=None, check=at_least(1))
-    lengthPenalty: P[float | None] = param("with beams: exponent of the length that scores are divided by; above 0 favours long texts", default=None)
+    lengthPenalty: P[float | None] = param(
+        "with beams: length penalty exponent; scores are divided by the length to this power: above 0 favours long texts",
+        default=None,
+    )
     earlyStopping: P[bool | str | None] = param(
         "with beams: True stops when numBeams texts are done, False when better ones are unlikely, 'never' when there are none",
         default=None,
         check=one_of(True, False, "never"),
     )
-    doSample: P[bool | None] = param("draw tokens by their probability instead of taking the best", default=None)
-    temperature: P[float | None] = param("divides scores before drawing; below 1 favours likely tokens", default=None, check=above(0))
-    topK: P[int | None] = param("draw among the so many best tokens; 0 is all of them", default=None, check=at_least(0))
-    topP: P[float | None] = param("draw among the best tokens that make up this probability", default=None, check=between(0, 1))
-    minP: P[float | None] = param("draw among tokens at least this part as probable as the best", default=None, check=between(0, 1))
-    typicalP: P[float | None] = param("draw among the most typical tokens that make up this probability", default=None, check=between(0, 1))
+    doSample: P[bool | None] = param("sample tokens by their probability instead of taking the most likely", default=None)
+    temperature: P[float | None] = param("divides scores before sampling; below 1 favours likely tokens", default=None, check=above(0))
+    topK: P[int | None] = param("sample among the k most likely tokens; 0 is all of them", default=None, check=at_least(0))
+    topP: P[float | None] = param("sample among the most likely tokens whose probabilities add up to this", default=None, check=between(0, 1))
+    minP: P[float | None] = param(
+        "sample among tokens whose probability is at least this share of the most likely one's", default=None, check=between(0, 1)
+    )
+    typicalP: P[float | None] = param("sample among the most typical tokens whose probabilities add up to this", default=None, check=between(0, 1))
     seed: P[int] = param("with doSample: a text depends on seed, prompt and model alone, not on partitions, retries or other rows", default=0)
     repetitionPenalty: P[float | None] = param("above 1 makes tokens that were used less likely", default=None, check=above(0))
-    noRepeatNgramSize: P[int | None] = param("no so many tokens in a row appear twice; 0 is off", default=None, check=at_least(0))
-    badWords: P[list[str]] = param("words that must not be written", default=[])
-    logitsBias: P[dict[str, float]] = param("words, and what is added to their scores", default={})
-    suppressTokens: P[list[int] | None] = param("token ids that must not be written", default=None)
+    noRepeatNgramSize: P[int | None] = param("no sequence of this many tokens appears twice; 0 is off", default=None, check=at_least(0))
+    badWords: P[list[str]] = param("words or phrases that must not be generated, in exactly this case; 'can' allows 'scan' and 'candle'", default=[])
+    logitsBias: P[dict[str, float]] = param("words or phrases, and what is added to the scores of the tokens that complete them", default={})
+    suppressTokens: P[list[int] | None] = param("ids of tokens that must not be generated", default=None)
     stopStrings: P[list[str] | None] = param("strings that end a text; they stay in it", default=None)
-    eosTokenId: P[list[int] | None] = param("token ids that end a text", default=None)
-    forcedBosTokenId: P[int | None] = param("token id that an encoder-decoder model must begin with", default=None, check=at_least(0))
-    forcedEosTokenId: P[list[int] | None] = param("token ids of which one is forced where maxNewTokens is reached", default=None)
+    eosTokenId: P[list[int] | None] = param("ids of tokens that end a text", default=None)
+    forcedBosTokenId: P[int | None] = param("id of the token that an encoder-decoder model must begin with", default=None, check=at_least(0))
+    forcedEosTokenId: P[list[int] | None] = param("ids of tokens of which one is forced where maxNewTokens is reached", default=None)
+    cleanUpTokenizationSpaces: P[bool | None] = param(
+        "whether to remove spaces before punctuation (' .', ' n't', ...) from the generated text; not with a constraint. "
+        "None: as the bundle's tokenizer_config.json says, and never of encoder-decoder models",
+        default=None,
+    )
     maxLength: P[int | None] = param(
-        "most tokens of a prompt; longer ones are cut and flagged. None: what the model has room for", default=None, check=at_least(1)
+        "maximum number of tokens of a prompt; longer ones are cut and flagged. None: what the model has room for",
+        default=None,
+        check=at_least(1),
     )
-    batchTokens: P[int] = param("most prompt tokens per model run", default=512, check=at_least(1))
-    maxSequences: P[int] = param("most texts (times numBeams) that are written at once", default=32, check=at_least(1))
+    batchTokens: P[int] = param("maximum number of prompt tokens per model run", default=512, check=at_least(1))
+    maxSequences: P[int] = param("maximum number of texts (times numBeams) that are generated at once", default=32, check=at_least(1))
     cacheTokens: P[int] = param(
-        "most tokens of prompts and answers in the key-value cache; a row that needs more alone is an error", default=65536, check=at_least(1)
+        "maximum number of tokens of prompts and answers in the key-value cache; a row that needs more alone is an error",
+        default=65536,
+        check=at_least(1),
     )
-    batchInvariant: P[bool] = param("write each text by itself, so that no bit of its scores depends on the others; slower", default=False)
+    batchInvariant: P[bool] = param("generate each text by itself, so that no bit of its scores depends on the others; slower", default=False)
 
     cut = "left"
-    tidy = False
 
     def check_bundle(self, bundle: Bundle) -> None:
-        """Want a decoder, and an encoder where config.json speaks of one."""
+        """Require a decoder, and an encoder where config.json speaks of one."""
         check_generator(bundle)
         for key, value in unsupported(generation_config(bundle)).items():
             warnings.warn(f"{self.uid}: {bundle.folder} asks for {key}={value!r}, which this engine does not do; it is left out", stacklevel=3)
@@ -157,11 +175,15 @@ class GenerationAnnotator(ModelAnnotator):
         get = self.getOrDefault
         sequences = settings.num_beams if get("batchInvariant") else max(get("maxSequences"), settings.num_beams)
         capacity = Capacity(sequences, get("cacheTokens"), get("batchTokens"), alone=get("batchInvariant"))
-        bias = get("logitsBias")
-        if not all(word and isinstance(value, (int, float)) for word, value in bias.items()) or "" in get("badWords"):
-            raise ParamError(f"{self.uid}: logitsBias={bias!r} takes words and numbers, and badWords={get('badWords')!r} words; none may be empty")
-        words = Words(tuple(get("badWords")), tuple(sorted(bias.items())))
-        return GenerationRunner(self.bundle_ref(), settings, self._reading(settings), capacity, words, get("device"))
+        reading = self._reading(settings)
+        return GenerationRunner(self.bundle_ref(), settings, reading, capacity, self._words(), get("device"))
+
+    def _words(self) -> Words:
+        bad, bias = self.getOrDefault(self.badWords), self.getOrDefault(self.logitsBias)
+        numbers = all(isinstance(value, (int, float)) and isfinite(value) for value in bias.values())
+        if not numbers or "" in bias or "" in bad:
+            raise ParamError(f"{self.uid}: logitsBias={bias!r} takes words and finite numbers, and badWords={bad!r} words; none may be empty")
+        return Words(tuple(bad), tuple(sorted(bias.items())))
 
     def _reading(self, settings: Settings) -> Reading:
         bundle, asked = self.getBundle(), self.getOrDefault("maxLength")
@@ -174,7 +196,22 @@ class GenerationAnnotator(ModelAnnotator):
                     f"the model in {bundle.folder} knows {bundle.positions} positions"
                 )
             room = min(left, room or left)
-        return Reading(room, self.cut, self.tidy)
+        return Reading(room, self.cut, self._tidies(settings))
+
+    def _tidies(self, settings: Settings) -> bool:
+        """Tell whether spaces before punctuation are removed; never where a constraint asks for them."""
+        asked = self.getOrDefault(self.cleanUpTokenizationSpaces)
+        if settings.grammar:
+            if asked:
+                raise ParamError(
+                    f"{self.uid}: cleanUpTokenizationSpaces=True cannot be combined with jsonSchema or regex: "
+                    "the text would no longer be what they allow"
+                )
+            return False
+        bundle = self.getBundle()
+        if asked is None:
+            return not is_seq2seq(bundle) and bool(bundle.tokenizer_config.get("clean_up_tokenization_spaces"))
+        return bool(asked)
 
 
 def described(text: str, prompt: Prompt, made: Sequence[Generated], metadata: dict[str, str]) -> Annotation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from sparktasks import DocumentAssembler, LocalPipeline, Summarizer
-from sparktasks.errors import BundleError, ParamError
+from sparktasks.errors import BundleError, DataError, ParamError
 from sparktasks.ops.sentences import sentence_spans
 from sparktasks.runtime.generation.generator import Generator, Prompt
 from sparktasks.runtime.generation.scheduler import Result
@@ -129,6 +130,20 @@ def test_no_window_loses_a_word(bundle: Callable[[str], str], monkeypatch: pytes
         assert "truncated" not in found.metadata
     assert len(cut) > 40
     assert not any(cut)
+
+
+def test_texts_that_cannot_be_summarized_are_errors_of_their_rows(bundle: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise ZeroDivisionError("no words")
+
+    monkeypatch.setattr("sparktasks.annotators.tasks.summarization._ranker", lambda language: refuse)
+    model = Summarizer.pretrained(bundle("t5-text2text-generation"), maxNewTokens=4, numBeams=1, cacheTokens=8)
+    for stage, reason in ((Summarizer(method="extractive"), "sumy cannot rank .* no words"), (model, "cacheTokens")):
+        (found,) = summary(stage)
+        assert found.result is None
+        assert re.search(f"^DataError: .*{reason}", found.error)
+        with pytest.raises(DataError, match=reason):
+            summary(stage.copy().setParams(onError="fail"))
 
 
 def test_languages_without_stop_words_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -179,7 +180,7 @@ def test_text_to_text_models_begin_with_their_pipelines_settings_and_their_tasks
         ({"maxLength": 300}, "maxLength=300 is more than the 256 positions"),
         ({"temperature": 0.0}, "temperature takes .*more than 0"),
         ({"earlyStopping": "soon"}, "earlyStopping takes"),
-        ({"promptTemplate": "{a}", "messagesCol": "m"}, "exclude each other"),
+        ({"promptTemplate": "{a}", "messagesCol": "m"}, "cannot be combined"),
     ],
 )
 def test_params_that_cannot_be_are_refused(params: dict[str, Any], message: str, make: Make) -> None:
@@ -191,7 +192,7 @@ def test_chats_without_a_template_and_columns_that_are_no_chats_are_refused(make
     with pytest.raises(BundleError, match="has no chat template"):
         one(make(chat=True))
     frame = spark.createDataFrame([("a", [{"role": "u", "content": "c"}])], "text string, m array<struct<role:string,content:string>>")
-    with pytest.raises(ColumnError, match=r"'text' is string, but array<struct<role:string,content:string>> is wanted. Columns that would fit: 'm'"):
+    with pytest.raises(ColumnError, match=r"'text' is string, but array<struct<role:string,content:string>> is expected.*fit: 'm'"):
         make(edit=chats, messagesCol="text").transform(frame)
 
 
@@ -316,6 +317,84 @@ def test_a_bundles_rule_against_repetition_does_not_break_json(make: Make) -> No
 def test_params_that_fit_no_model_are_refused_before_a_job(params: dict[str, Any], message: str, make: Make) -> None:
     with pytest.raises((ParamError, TypeError), match=message):
         make(**params).kernel()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_added_to_scores_is_a_number(value: float, make: Make) -> None:
+    with pytest.raises(ParamError, match="finite numbers"):
+        make(logitsBias={"lord": value}).kernel()
+
+
+# -- spaces before punctuation
+
+
+def spaced(folder: Path) -> object:
+    """Let a bundle ask for tidy texts."""
+    return merged("tokenizer_config.json", clean_up_tokenization_spaces=True)(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "asked", "wanted"),
+    [
+        ("gpt2-text-generation", None, None, False),
+        ("gpt2-text-generation", spaced, None, True),
+        ("gpt2-text-generation", spaced, False, False),
+        ("gpt2-text-generation", None, True, True),
+        ("t5-text2text-generation", spaced, None, False),
+        ("t5-text2text-generation", None, True, True),
+    ],
+)
+def test_spaces_are_removed_where_the_param_or_the_bundle_says_so(
+    name: str, edit: Callable[[Path], object] | None, asked: bool | None, wanted: bool, make: Make
+) -> None:
+    assert make(name, edit, cleanUpTokenizationSpaces=asked).kernel().runner.reading.tidy == wanted
+
+
+@pytest.mark.parametrize("pattern", [r"yes \.", "a != b", "Oui !", "he 's"])
+def test_texts_that_match_an_expression_keep_their_spaces(pattern: str, make: Make) -> None:
+    (found,) = one(make(edit=spaced, regex=pattern, maxNewTokens=20))
+    assert re.fullmatch(pattern, found.result)
+
+
+def test_parsed_texts_keep_their_spaces(make: Make) -> None:
+    schema = {"enum": ["a != b , c"]}
+    stage = make(edit=spaced, jsonSchema=schema, parsedCol="p", promptTemplate="{a}", maxNewTokens=40)
+    assert LocalPipeline([stage]).annotate({"a": "my lord"})["p"] == "a != b , c"
+
+
+def test_constraints_and_tidy_spaces_cannot_be_combined(make: Make) -> None:
+    for constraint in ({"regex": "a"}, {"jsonSchema": {"enum": ["a"]}}):
+        with pytest.raises(ParamError, match=r"cleanUpTokenizationSpaces=True cannot be combined with jsonSchema or regex"):
+            make(cleanUpTokenizationSpaces=True, **constraint).kernel()
+
+
+# -- errors of rows
+
+
+@pytest.mark.parametrize(
+    ("params", "rows", "reason"),
+    [
+        ({"promptTemplate": "{a}"}, [{"a": ""}], "the prompt is empty"),
+        ({"messagesCol": "m"}, [{"m": [{"role": "user", "content": None}]}], "a chat needs messages"),
+        ({"messagesCol": "m"}, [{"m": [{"role": "user"}]}], "a chat needs messages"),
+        ({"messagesCol": "m"}, [{"m": [{"role": "king", "content": "x"}]}], "refuses these messages"),
+        ({"promptTemplate": "{a}", "cacheTokens": 5}, [{"a": "the king"}], "cacheTokens"),
+        ({"promptTemplate": "{a}", "regex": r"\{a+\}", "badWords": ["{"]}, [{"a": "the king"}], "no token is left"),
+    ],
+)
+def test_every_error_of_a_row_fails_the_job_where_that_is_asked_for(
+    params: dict[str, Any], rows: list[dict[str, Any]], reason: str, make: Make
+) -> None:
+    def edit(folder: Path) -> None:
+        merged("generation_config.json", bos_token_id=None)(folder)
+        (folder / "chat_template.jinja").write_text(CHATML + "{% if messages[0].role == 'king' %}{{ raise_exception('no kings') }}{% endif %}")
+
+    stage = make(edit=edit, **params)
+    (found,) = LocalPipeline([stage]).fullAnnotate(rows)[0]["generation"]
+    assert found.result is None
+    assert reason in found.error
+    with pytest.raises(DataError, match=reason):
+        LocalPipeline([stage.copy().setParams(onError="fail")]).fullAnnotate(rows)
 
 
 def test_an_encoder_decoder_must_say_how_a_text_begins(make: Make) -> None:

@@ -87,6 +87,48 @@ def test_languages_are_told_by_tokens_where_the_model_has_them(make: Make) -> No
     assert "the target language '' is not one" in found[3].error
 
 
+@pytest.mark.parametrize("piece", ["_______", "__", "__fr__", ">>fra<<", "fr_XX"])
+def test_pieces_of_the_vocabulary_are_no_languages(piece: str, make: Make, tmp_path: Path) -> None:
+    tasks = {"translation_en_to_fr": {"prefix": "translate English to French: "}}
+    plain = make(config={"task_specific_params": tasks}, srcLang="en", tgtLang="fr")
+    wanted = one(plain)
+    folder = Path(shutil.copytree(plain.getBundle().folder, tmp_path / "spelled"))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"][-2][0] = piece
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    stage = Translator.pretrained(folder, maxNewTokens=12, numBeams=1, srcLang="en", tgtLang="fr")
+    assert stage.getLanguages() == {"source": ("en",), "target": ("fr",)}
+    assert one(stage) == wanted
+
+
+@pytest.mark.parametrize("config", [{"model_type": "marian"}, {}])
+def test_marian_vocabularies_have_their_languages_among_their_pieces(config: dict[str, str], make: Make) -> None:
+    tokenizer = {} if config else {"tokenizer_class": "MarianTokenizer"}
+    bundle = make(config=config, tokenizer=tokenizer).getBundle()
+    content = json.loads(bundle.tokenizer_path.read_text())
+    for place, piece in enumerate((">>fra<<", ">>es_419<<", ">><<", ">>zho_Hans<<")):
+        content["model"]["vocab"][300 + place][0] = piece
+    bundle.tokenizer_path.write_text(json.dumps(content))
+    assert read_languages(bundle) == Languages("text", (), ("fra", "es_419", "zho_Hans"), ">>{}<<")
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [{"additional_special_tokens": ["__en__", "__zh_CN__", "____", "__end of text__"]}, {"tokenizer_class": "M2M100Tokenizer"}],
+)
+def test_declared_tokens_are_languages_where_they_look_like_it(declared: dict[str, Any], make: Make) -> None:
+    languages = read_languages(make(tokenizer=declared | {"eos_token": "__eos__", "unk_token": "__unk__"}).getBundle())
+    assert languages.form == "__{}__"
+    assert languages.targets == ("en", "zh_CN") if "additional_special_tokens" in declared else len(languages.targets) == 100
+
+
+def test_what_ends_a_translation_does_not_end_what_is_read(make: Make) -> None:
+    stage = make(LOCALES, srcLang="en", tgtLang="fr_XX", maxNewTokens=6)
+    plain, other = one(stage)[0], one(stage.copy().setParams(eosTokenId=[77]))[0]
+    assert plain.metadata["finish_reason"] == "length", "the end token has no part in it"
+    assert (other.result, other.score) == (plain.result, plain.score)
+
+
 def test_marian_models_are_told_the_target_in_the_text(make: Make) -> None:
     stage = make([">>fra<<", ">>deu<<"], tgtLang="fra", splitText="never")
     told, plain = one(stage, "the king"), one(stage.copy().setParams(tgtLang=None), ">>fra<< the king")
@@ -166,7 +208,7 @@ def test_a_model_without_encoder_and_columns_that_are_no_strings_are_refused(mak
     with pytest.raises(BundleError, match=r"no encoder-decoder model .*TextGenerator with a promptTemplate"):
         Translator.pretrained(bundle("gpt2-text-generation"))
     frame = DocumentAssembler().transform(spark.createDataFrame([("a", 1)], "text string, to int"))
-    with pytest.raises(ColumnError, match="'to' is int, but string is wanted"):
+    with pytest.raises(ColumnError, match="'to' is int, but string is expected"):
         make(LOCALES, srcLang="en", tgtLangCol="to").transform(frame)
 
 

@@ -240,7 +240,7 @@ def test_what_a_text_config_says_counts(bundles: Bundles, tmp_path: Path) -> Non
 def test_a_tokenizer_that_does_not_fit_the_table_of_vectors_is_refused(bundles: Bundles, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundles.folder(EMBEDS), tmp_path / "other"))
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["added_tokens"].append({"id": 5000, "content": "<more>", "special": True})
+    tokenizer["added_tokens"].append({"id": 5000, "content": "more", "special": False})
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(BundleError, match=r"token ids up to 5000, but the embedding in .*embed_tokens\.onnx"):
         TextGenerator.pretrained(folder)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sparktasks.errors import MissingDependency, ParamError
+from sparktasks.errors import DataError, MissingDependency, ParamError
 from sparktasks.ops.sentences import halves, sentence_spans
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.generation.generator import Generator, Prompt
@@ -63,7 +63,7 @@ class Summarizer(GenerationAnnotator):
         return bool(self.getOrDefault("method") == "abstractive")
 
     def check_bundle(self, bundle: Bundle) -> None:
-        """Want an encoder and a decoder."""
+        """Require an encoder and a decoder."""
         super().check_bundle(bundle)
         seq2seq_only(bundle, self.uid)
 
@@ -75,7 +75,7 @@ class Summarizer(GenerationAnnotator):
         if not self.needs_model():
             if find_spec("sumy"):  # where it is not, executors may still have it
                 _ranker(self.getOrDefault("language"))
-            return ExtractSentences(self.getOrDefault("sentences"), self.getOrDefault("language"))
+            return ExtractSentences(self.getOrDefault(self.sentences), self.getOrDefault(self.language), self.fails())
         bundle = self.getBundle()
         task = _TASK if _TASK in bundle.tasks else None
         return AbstractTexts(
@@ -203,6 +203,7 @@ class ExtractSentences:
 
     sentences: int
     language: str | None
+    fails: bool
 
     def __call__(self, *columns: pa.Array) -> pa.Array:
         source = Annotations(columns[0])
@@ -211,12 +212,15 @@ class ExtractSentences:
             rank = _ranker(self.language) if usable else None
             return [[self._summary(source, index, rank)] for index in usable]
 
-        return annotate_each(DOCUMENT, source, compute)
+        return annotate_each(DOCUMENT, source, compute, self.fails)
 
     def _summary(self, source: Annotations, index: int, rank: Any) -> Annotation:
         text = str(source.result[index])
         sentences = [text[begin:end] for begin, end in sentence_spans(text)]
-        kept = sorted(rank(sentences, self.sentences))
+        try:
+            kept = sorted(rank(sentences, self.sentences))
+        except Exception as error:  # of the package, on a text that it did not foresee
+            return failed(source, index, DataError(f"sumy cannot rank the sentences of this text: {error}"))
         summary = " ".join(sentences[place] for place in kept)
         return Annotation(DOCUMENT, 0, len(summary) - 1, summary, inherited(source, index) | {"sentences": ",".join(map(str, kept))})
 

@@ -69,11 +69,6 @@ class TextGenerator(GenerationAnnotator):
     task: P[str | None] = param("entry of config.json's task_specific_params whose prefix and settings are used", default=None)
 
     @property
-    def tidy(self) -> bool:  # type: ignore[override]
-        """The pipelines tidy spaces for causal models only."""
-        return not is_seq2seq(self.getBundle())
-
-    @property
     def cut(self) -> str:  # type: ignore[override]
         """The side that long prompts are cut at."""
         return str(self.getOrDefault("truncationSide"))
@@ -132,7 +127,7 @@ class TextGenerator(GenerationAnnotator):
     def _grammar(self) -> str:
         schema, regex = self.getOrDefault("jsonSchema"), self.getOrDefault("regex")
         if schema is not None and regex is not None:
-            raise ParamError(f"{self.uid}: jsonSchema and regex={regex!r} exclude each other")
+            raise ParamError(f"{self.uid}: jsonSchema and regex={regex!r} cannot be combined")
         try:
             return json_grammar(schema) if schema is not None else regex_grammar(regex) if regex is not None else ""
         except ParamError as error:
@@ -144,7 +139,7 @@ class TextGenerator(GenerationAnnotator):
     def _arranged(self, chain: Chain) -> list[Visible]:
         template, messages = self.getOrDefault("promptTemplate"), self.getOrDefault("messagesCol")
         if template is not None and messages is not None:
-            raise ParamError(f"{self.uid}: promptTemplate and messagesCol={messages!r} exclude each other")
+            raise ParamError(f"{self.uid}: promptTemplate and messagesCol={messages!r} cannot be combined")
         if template is not None:
             return [self._printable(chain, name) for name in fields_of(template, self.uid)]
         if messages is None:
@@ -153,8 +148,8 @@ class TextGenerator(GenerationAnnotator):
         if column.dataType is not None and not _is_chat(column.dataType):
             fitting = [other.name for other in chain.visible if other.dataType is not None and _is_chat(other.dataType)]
             raise ColumnError(
-                f"{self.uid}: the column {messages!r} is {column.dataType.simpleString()}, but array<struct<role:string,content:string>> is wanted. "
-                f"Columns that would fit: {listed(fitting)}"
+                f"{self.uid}: the column {messages!r} is {column.dataType.simpleString()}, but "
+                f"array<struct<role:string,content:string>> is expected. Columns that would fit: {listed(fitting)}"
             )
         return [column]
 
@@ -283,7 +278,7 @@ def _texts(column: pa.Array) -> list[str | None]:
 
 
 def _checked(chat: Any) -> list[dict[str, str]]:
-    messages = [{"role": message["role"], "content": message["content"]} for message in chat if message is not None]
-    if not messages or any(value is None for message in messages for value in message.values()):
+    messages = [{key: message.get(key) for key in ("role", "content")} for message in chat if message is not None]
+    if not messages or not all(isinstance(value, str) for message in messages for value in message.values()):
         raise DataError("a chat needs messages, each with a role and a content")
     return messages

@@ -57,7 +57,7 @@ class Translator(GenerationAnnotator):
     )
 
     def check_bundle(self, bundle: Bundle) -> None:
-        """Want an encoder and a decoder."""
+        """Require an encoder and a decoder."""
         super().check_bundle(bundle)
         seq2seq_only(bundle, self.uid)
 
@@ -117,7 +117,7 @@ class Translator(GenerationAnnotator):
         for column in columns:
             if column.dataType is not None and not isinstance(column.dataType, StringType):
                 raise ColumnError(
-                    f"{self.uid}: the column {column.name!r} is {column.dataType.simpleString()}, but string is wanted: a language's code"
+                    f"{self.uid}: the column {column.name!r} is {column.dataType.simpleString()}, but string is expected: a language's code"
                 )
         return super()._arranged(chain) + columns
 
@@ -236,7 +236,7 @@ class TranslateTexts:
         if self.languages.way != TOKENS:
             return prompt
         source, target = (generator.tokenizer.token_id(self.languages.token(str(code))) for code in (text.source, text.target))
-        end = generator.settings.eos_token_id[:1]
+        end = () if generator.end_id is None else (generator.end_id,)
         ids = (*prompt.ids, *end, source or 0) if self.languages.behind else (source or 0, *prompt.ids, *end)
         return replace(prompt, ids=ids, first=target)
 

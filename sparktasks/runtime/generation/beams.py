@@ -11,11 +11,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparktasks.ops.logits import highest, log_parts, log_softmax
+from sparktasks.ops.logits import highest, log_softmax
 from sparktasks.runtime.generation.batch import Batch, History
 from sparktasks.runtime.generation.layout import Slot
 from sparktasks.runtime.generation.processors import Progress
-from sparktasks.runtime.generation.search import EOS, LENGTH, STOP, Generated, NotANumber, NothingAllowed, Request, Rules, filter_scores, random_of
+from sparktasks.runtime.generation.search import (
+    EOS,
+    LENGTH,
+    STOP,
+    Generated,
+    NotANumber,
+    NothingAllowed,
+    Request,
+    Rules,
+    checked,
+    filter_scores,
+    random_of,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -104,8 +116,8 @@ class BeamSearch:
     def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
         """Rank the continuations of each text; reorder the batch's rows to those that go on, and append their tokens."""
         texts, beams = len(self._new), self.width
-        parts = log_parts(logits)
-        broken = np.isnan(parts[1]).reshape(texts, beams).any(axis=1)
+        logits, parts, broken_rows = checked(logits)
+        broken = np.asarray(broken_rows.reshape(texts, beams).any(axis=1))
         candidates, rows, tokens = self._candidates(logits, parts, batch.history)
         picked = (logits[rows, tokens] - parts[0][rows, 0]) - parts[1][rows, 0]
         logs = self._logs.ravel()[rows] + picked
@@ -121,7 +133,7 @@ class BeamSearch:
         return self._done(broken, np.all(reasons >= 0, axis=1))
 
     def _candidates(self, logits: np.ndarray, parts: tuple[np.ndarray, np.ndarray], history: History) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Choose continuations of each text: the best, or drawn without replacement (by adding Gumbel noise, arXiv:1903.06059).
+        """Choose continuations of each text: the best, or sampled without replacement (by adding Gumbel noise, arXiv:1903.06059).
 
         Returns their scores, the rows that they continue, and their tokens: each ``(texts, count)``, best first.
         """

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sparktasks.errors import DataError
 from sparktasks.runtime import threads
 from sparktasks.runtime.batching import distinct
 from sparktasks.runtime.bundle import Bundle
@@ -15,25 +16,22 @@ from sparktasks.runtime.cache import ProcessCache
 from sparktasks.runtime.devices import assigned_gpu
 from sparktasks.runtime.generation.constraint import Constrain
 from sparktasks.runtime.generation.decoder import Decoder
-from sparktasks.runtime.generation.processors import processors_of
+from sparktasks.runtime.generation.processors import Processor, processors_of
 from sparktasks.runtime.generation.scheduler import Capacity, Result, Scheduler
 from sparktasks.runtime.generation.search import Request, Rules
 from sparktasks.runtime.generation.settings import Settings
 from sparktasks.runtime.generation.stops import StopStrings
-from sparktasks.runtime.generation.tokenizer import GenerationTokenizer, open_generation_tokenizer
-
-
-@dataclass(frozen=True)
-class Words:
-    """What settings say in words, for the bundle's tokenizer to spell: forbidden ones, and additions to scores."""
-
-    bad: tuple[str, ...] = ()
-    bias: tuple[tuple[str, float], ...] = ()
+from sparktasks.runtime.generation.token_bytes import open_token_bytes
+from sparktasks.runtime.generation.tokenizer import GenerationTokenizer, end_token_id, open_generation_tokenizer
+from sparktasks.runtime.generation.words import NO_WORDS, BiasWords, Words
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How prompts are read: at most ``max_length`` tokens, ``cut`` at the left or right; whether spaces are tidied in what is written."""
+    """How prompts are read: at most ``max_length`` tokens, ``cut`` at the left or right.
+
+    ``tidy`` tells whether spaces before punctuation are taken out of what is generated.
+    """
 
     max_length: int | None = None
     cut: str = "left"
@@ -53,18 +51,32 @@ class Generator:
     """Continues prompts (causal models), or answers them (encoder-decoder models)."""
 
     def __init__(
-        self, bundle: Bundle, settings: Settings, reading: Reading, capacity: Capacity, words: Words = Words(), device: str = "auto"
+        self,
+        bundle: Bundle,
+        settings: Settings,
+        reading: Reading,
+        capacity: Capacity,
+        words: Words = NO_WORDS,
+        device: str = "auto",
     ) -> None:
         self.tokenizer: GenerationTokenizer = open_generation_tokenizer(bundle, reading.max_length, reading.cut)
         self.decoder = Decoder(bundle, device, capacity.run_tokens)
-        self.settings = _spelled(settings, words, self.tokenizer)
-        stops = StopStrings(self.settings.stop_strings, self.tokenizer) if settings.stop_strings else None
-        processors = [*processors_of(self.settings)]
-        if settings.grammar:
-            processors.append(Constrain(settings.grammar, bundle, settings.eos_token_id))
-        rules = Rules(self.settings, processors, stops, stops.tokens if stops else 0)
+        self.settings = settings
+        self.end_id = end_token_id(bundle, self.tokenizer)
+        stops = StopStrings(settings.stop_strings, self.tokenizer) if settings.stop_strings else None
+        rules = Rules(settings, self._processors(bundle, words), stops, stops.tokens if stops else 0)
         self._scheduler = Scheduler(self.decoder, rules, capacity, self.tokenizer.pad_id, bundle.positions)
         self._positions, self._tidy = bundle.positions, reading.tidy
+
+    def _processors(self, bundle: Bundle, words: Words) -> list[Processor]:
+        chosen: list[Processor] = []
+        if words.values():
+            reads_prompt = self.decoder.layout.encoder is None
+            chosen.append(BiasWords(words, open_token_bytes(bundle, self.tokenizer), reads_prompt))
+        chosen += processors_of(self.settings)
+        if self.settings.grammar:
+            chosen.append(Constrain(self.settings.grammar, bundle, self.settings.eos_token_id))
+        return chosen
 
     def prompts(self, texts: Sequence[str], special: bool = True) -> list[Prompt]:
         """Turn texts into prompts; ``special`` says whether the tokenizer adds its special tokens."""
@@ -76,13 +88,39 @@ class Generator:
         return replace(prompt, ids=self.settings.bos_token_id) if not prompt.ids else prompt
 
     def run(self, prompts: Sequence[Prompt]) -> list[Result]:
-        """Generate ``num_return_sequences`` texts for each prompt; equal prompts once. An exception stands for what went wrong with one."""
+        """Generate ``num_return_sequences`` texts for each prompt; equal prompts once.
+
+        An exception stands for what went wrong with a prompt.
+        """
         unique, inverse = distinct([(prompt.ids, prompt.first) for prompt in prompts])
+        faults = [self._fault(ids, first) for ids, first in unique]
         copies = self.settings.num_return_sequences if self.settings.num_beams == 1 else 1
-        requests = [self._request(ids, first, copy) for ids, first in unique for copy in range(copies)]
-        made = self._scheduler.run(requests)
-        results = [_together(made[start : start + copies]) for start in range(0, len(made), copies)]
+        requests = []
+        for (ids, first), fault in zip(unique, faults, strict=True):
+            if fault is None:
+                requests += [self._request(ids, first, copy) for copy in range(copies)]
+        generated = iter(self._scheduler.run(requests))
+        results = [fault or _together([next(generated) for _ in range(copies)]) for fault in faults]
         return [results[place] for place in inverse]
+
+    def _fault(self, ids: tuple[int, ...], first: int | None) -> DataError | None:
+        """Return what is wrong with a prompt, or with the first token that its answer must have."""
+        if not ids:
+            return DataError("the tokenizer makes nothing of this text")
+        layout = self.decoder.layout
+        if fault := self._without_row(max(ids), layout.source_rows):
+            return DataError(f"the text has {fault}")
+        if first is not None and (fault := self._without_row(first, layout.target_rows)):
+            return DataError(f"the generated text must begin with {fault}")
+        return None
+
+    def _without_row(self, token: int, rows: int | None) -> str | None:
+        """Describe a token that an embedding of so many rows has none for; None where it has one."""
+        if rows is None or token < rows:
+            return None
+        name = self.tokenizer.decode([token], special=True)
+        embedding = f"the model's embedding has {rows} rows: it was not trained with that token"
+        return f"the token {name!r} ({token}), and {embedding}"
 
     def first_logits(self, prompt: Prompt) -> np.ndarray:
         """Return the model's logits of the first new token, ``(vocabulary,)``, float32."""
@@ -103,30 +141,21 @@ class Generator:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, special ones left out."""
-        text = self.tokenizer.decode(ids)
-        return tidied(text) if self._tidy else text
+        return self._tidied(self.tokenizer.decode(ids))
 
     def continuation(self, prompt: Prompt, ids: Sequence[int]) -> str:
         """Return what tokens add to the text of a prompt: some spell differently at the beginning of a text."""
-        return self.decode([*prompt.ids, *ids])[len(self.decode(prompt.ids)) :]
+        before, whole = self.tokenizer.decode(prompt.ids), self.tokenizer.decode([*prompt.ids, *ids])
+        return self._tidied(whole[len(before) :])
+
+    def _tidied(self, text: str) -> str:
+        return tidied(text) if self._tidy else text
 
 
 def _together(results: Sequence[Result]) -> Result:
     """Join the texts that were generated one by one for a prompt."""
     fault = next((result for result in results if isinstance(result, Exception)), None)
     return fault or [each for result in results if not isinstance(result, Exception) for each in result]
-
-
-def _spelled(settings: Settings, words: Words, tokenizer: GenerationTokenizer) -> Settings:
-    """Add words to the settings, as tokens: both as a text's first word and behind a space."""
-
-    def spellings(word: str) -> list[tuple[int, ...]]:
-        found = tokenizer.encode([word, f" {word}"], offsets=False, special=False)
-        return list(dict.fromkeys(tuple(encoding.ids) for encoding in found if encoding.ids))
-
-    bad = tuple(ids for word in words.bad for ids in spellings(word))
-    bias = tuple((ids, value) for word, value in words.bias for ids in spellings(word))
-    return replace(settings, bad_words_ids=settings.bad_words_ids + bad, sequence_bias=settings.sequence_bias + bias)
 
 
 _TIDY = (
@@ -158,7 +187,7 @@ _generators: ProcessCache[Generator] = ProcessCache(limit=16)
 
 
 def open_generator(
-    bundle: Bundle, settings: Settings, reading: Reading, capacity: Capacity, words: Words = Words(), device: str = "auto"
+    bundle: Bundle, settings: Settings, reading: Reading, capacity: Capacity, words: Words = NO_WORDS, device: str = "auto"
 ) -> Generator:
     """Return this process's generator, made at first use: shared beginnings stay read from one window of rows to the next."""
     key = (bundle.hash, bundle.model, settings, reading, capacity, words, device, threads.count(), assigned_gpu())

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from sparktasks.errors import MissingDependency, ParamError, did_you_mean, listed
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.sentencepieces import language_tokens, token_text
+from sparktasks.runtime.sentencepieces import FRAMED_LANGUAGE, language_tokens, token_text
 
 NONE, TEXT, TOKENS, TASK = "none", "text", "tokens", "task"
 _LOCALE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")
-_FRAMED = re.compile(r"__(\w+)__")
-_MARKED = re.compile(r">>(.+)<<")
+_MARKED = re.compile(r">>([A-Za-z]{2,}(?:[_@.-]\w+)*)<<")
 _TASK = re.compile(r"translation_(\w+)_to_(\w+)")
 
 # ISO 639-1 codes whose model codes are not the same language's in ISO 639-3: of macrolanguages the variety that is meant.
@@ -81,11 +80,11 @@ class Languages:
 
 def read_languages(bundle: Bundle) -> Languages:
     """Find out which languages a bundle translates, from its tokenizer's files and config.json."""
-    names = _tokens(bundle)
+    names = _declared_tokens(bundle)
     kind = str(bundle.tokenizer_config.get("tokenizer_class", "")).removesuffix("Fast")
-    if framed := _codes(_FRAMED, names):
+    if framed := _codes(FRAMED_LANGUAGE, names):
         return Languages(TOKENS, framed, framed, "__{}__")
-    if marked := _codes(_MARKED, names):
+    if marked := _codes(_MARKED, _marian_vocabulary(bundle) if _is_marian(bundle) else names):
         return Languages(TEXT, (), marked, ">>{}<<")
     if locales := tuple(name for name in names if _LOCALE.fullmatch(name)):
         behind = kind == "MBartTokenizer" or bool(bundle.tokenizer_config.get("legacy_behaviour"))
@@ -97,17 +96,33 @@ def read_languages(bundle: Bundle) -> Languages:
     return Languages(NONE)
 
 
-def _tokens(bundle: Bundle) -> list[str]:
-    """Return every token that could stand for a language, in the order of the files."""
+def _declared_tokens(bundle: Bundle) -> list[str]:
+    """Return the tokens that a folder adds to its vocabulary and gives no other role, in the order of the files.
+
+    Pieces of the vocabulary itself are parts of words, whatever they look like: those of T5 and BART have runs of
+    underscores among them.
+    """
     special = (bundle.read_json("special_tokens_map.json") or {}) | bundle.tokenizer_config
-    found: list[str] = language_tokens(bundle.tokenizer_config)
-    found += [token_text(token) for token in special.get("additional_special_tokens") or []]
-    found += [token_text(token) for token in special.get("added_tokens_decoder", {}).values()]
+    declared: list[str] = language_tokens(bundle.tokenizer_config)
+    declared += [token_text(token) for token in special.get("additional_special_tokens") or []]
+    declared += [token_text(token) for token in special.get("added_tokens_decoder", {}).values()]
+    declared += [token["content"] for token in (bundle.read_json("tokenizer.json") or {}).get("added_tokens", [])]
+    declared += list(bundle.read_json("added_tokens.json") or {})
+    roles = {token_text(token) for key, token in special.items() if key.endswith("_token") and token is not None}
+    return [name for name in dict.fromkeys(declared) if name not in roles]
+
+
+def _is_marian(bundle: Bundle) -> bool:
+    kind = str(bundle.tokenizer_config.get("tokenizer_class", ""))
+    return bundle.config.get("model_type") == "marian" or kind.startswith("Marian")
+
+
+def _marian_vocabulary(bundle: Bundle) -> list[str]:
+    """Return all pieces of a Marian model, whose languages are among them."""
     tokenizer = bundle.read_json("tokenizer.json") or {}
-    found += [token["content"] for token in tokenizer.get("added_tokens", [])]
     vocabulary = tokenizer.get("model", {}).get("vocab", {}) or bundle.read_json("vocab.json") or {}
-    found += [str(entry if isinstance(entry, str) else entry[0]) for entry in vocabulary]
-    return list(dict.fromkeys(found))
+    pieces = [str(entry if isinstance(entry, str) else entry[0]) for entry in vocabulary]
+    return list(dict.fromkeys([*_declared_tokens(bundle), *pieces]))
 
 
 def _codes(pattern: re.Pattern[str], names: Iterable[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparktasks.errors import BundleError, listed
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.generation.tokenizer import check_generation_tokenizer
+from sparktasks.runtime.generation.tokenizer import check_generation_tokenizer, largest_ordinary_id
 from sparktasks.runtime.graph import Port
 
 log = logging.getLogger(__name__)
@@ -22,9 +22,12 @@ HIDDEN_MASK = "encoder_attention_mask"
 BRANCH = "use_cache_branch"
 LAST_LOGITS = "num_logits_to_keep"
 _PAST = ("past_key_values.", "past.")
+_ENCODER_INPUTS = ("input_ids", "attention_mask")
 _KNOWN = (*IDS, EMBEDS, "attention_mask", "position_ids", HIDDEN, HIDDEN_MASK, BRANCH, LAST_LOGITS)
 _POSITIONS_FROM_MASK = frozenset({"bloom", "mpt", "opt"})
 _COUNTS_MASK = "GroupQueryAttention"
+_TWO_OPEN_AXES = (*IDS, EMBEDS, "attention_mask", HIDDEN, HIDDEN_MASK)
+_ID_TYPES = ("int64", "int32")
 _TYPES = {"float32": np.float32, "float16": np.float16}
 
 
@@ -77,6 +80,16 @@ class Layout:
         """Return the shape of an input of the graph that begins a text; () where it has none of that name."""
         return next((port.shape for port in self.first.graph.inputs if port.name == name), ())
 
+    @property
+    def source_rows(self) -> int | None:
+        """The number of token ids that prompts may have; None where no graph tells."""
+        return (self.encoder or self.embed or self.first).graph.embedding_rows
+
+    @property
+    def target_rows(self) -> int | None:
+        """The number of token ids that generated texts may have; None where no graph tells."""
+        return (self.embed or self.first).graph.embedding_rows
+
     @cached_property
     def merged(self) -> bool:
         """Tell whether one graph holds both decoders, and a flag chooses."""
@@ -120,14 +133,14 @@ def read_layout(bundle: Bundle) -> Layout:
             "Export both: optimum-cli export onnx --task text2text-generation-with-past --model MODEL FOLDER"
         )
     has_past = any(name.startswith(_PAST) for name in _names(bundle))
-    layout = Layout(bundle, bundle if has_past else bundle.part("decoder_with_past_model"), encoder, bundle.part("embed_tokens"))
-    if EMBEDS in _names(bundle) and layout.embed is None:
-        raise BundleError(f"{bundle.folder}: {bundle.model} wants {EMBEDS}, but there is no embed_tokens.onnx beside it")
+    later = bundle if has_past else bundle.part("decoder_with_past_model")
+    layout = Layout(bundle, later, encoder, bundle.part("embed_tokens"))
     for graph in filter(None, (layout.first, layout.later)):
         _check_inputs(graph)
+        _check_output(graph, "logits", "vocabulary")
+    _check_companions(layout)
+    _check_axes(layout)
     _ = layout.slots
-    if bundle.logits.name != "logits" or len(bundle.logits.shape) != 3:
-        raise BundleError(f"{bundle.folder}: {bundle.model} computes no logits of shape (batch, tokens, vocabulary), so it cannot generate text")
     return layout
 
 
@@ -141,6 +154,7 @@ def generates(bundle: Bundle) -> bool:
 def check_generator(bundle: Bundle) -> None:
     """Raise `BundleError` where a bundle cannot generate text; looks at files only."""
     layout = read_layout(bundle)
+    _check_head(layout)
     if layout.later is None:
         log.warning(
             "%s has no key-value cache: each token reads the whole text again. Export it with a cache: --task text-generation-with-past",
@@ -153,12 +167,79 @@ def _check_inputs(bundle: Bundle) -> None:
     unknown = [name for name in sorted(_names(bundle)) if name not in _KNOWN and not name.startswith(_PAST)]
     if unknown:
         raise BundleError(
-            f"{bundle.folder}: {bundle.model} wants the inputs {listed(unknown)}; a decoder's are {listed(_KNOWN)} and past_key_values.*"
+            f"{bundle.folder}: {bundle.model} takes the inputs {listed(unknown)}; a decoder's are {listed(_KNOWN)} and past_key_values.*"
         )
     if any(port.name == "position_ids" and len(port.shape) == 3 and isinstance(port.shape[0], str) for port in bundle.graph.inputs):
-        raise BundleError(f"{bundle.folder}: {bundle.model} wants position_ids of three axes, of which the first must have a fixed size")
+        raise BundleError(f"{bundle.folder}: {bundle.model} takes position_ids of three axes, of which the first must have a fixed size")
     if not _names(bundle) & {*IDS, EMBEDS}:
         raise BundleError(f"{bundle.folder}: {bundle.model} takes neither {listed(IDS)} nor {EMBEDS!r}: it is no decoder")
+
+
+def _check_output(bundle: Bundle, name: str | None, axis: str) -> Port:
+    """Return an output of three axes, by name or the first; `BundleError` where there is none."""
+    outputs = bundle.graph.outputs
+    port = outputs[0] if name is None else next((port for port in outputs if port.name == name), None)
+    if port is None or len(port.shape) != 3:
+        computed = {port.name: list(port.shape) for port in outputs if not port.name.startswith("present")}
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} computes {computed}, so it cannot generate text: "
+            f"{name or 'states'} of shape (batch, tokens, {axis}) are expected"
+        )
+    return port
+
+
+def _check_companions(layout: Layout) -> None:
+    """Raise `BundleError` where the graphs beside the decoder do not read text, or do not belong to it."""
+    first, encoder, embed = layout.first, layout.encoder, layout.embed
+    if encoder is not None:
+        inputs = _names(encoder)
+        if "input_ids" not in inputs or not inputs <= {*_ENCODER_INPUTS}:
+            raise BundleError(
+                f"{encoder.folder}: {encoder.model} takes the inputs {listed(sorted(inputs))}; "
+                f"an encoder of text takes {listed(_ENCODER_INPUTS)}. Is it a model for speech or pictures?"
+            )
+        _check_output(encoder, None, "hidden size")
+    if (HIDDEN in _names(first)) != (encoder is not None):
+        there = "there is no encoder_model.onnx beside it" if encoder is None else f"{encoder.model} is beside it"
+        takes = "takes" if encoder is None else "does not take"
+        raise BundleError(f"{first.folder}: {first.model} {takes} {HIDDEN}, but {there}")
+    if EMBEDS in _names(first) and embed is None:
+        raise BundleError(f"{first.folder}: {first.model} takes {EMBEDS}, but there is no embed_tokens.onnx beside it")
+    if embed is not None:
+        ports = embed.graph.inputs
+        if len(ports) != 1 or ports[0].dtype not in _ID_TYPES:
+            taken = {port.name: port.dtype for port in ports}
+            raise BundleError(f"{embed.folder}: {embed.model} takes {taken}, but one input of token ids is expected")
+        _check_output(embed, None, "hidden size")
+
+
+def _check_axes(layout: Layout) -> None:
+    """Raise `BundleError` where a graph takes only so many texts, or texts of only one length."""
+    for graph in filter(None, (layout.encoder, layout.embed, layout.first, layout.later)):
+        embeds_ids = graph.graph.inputs if graph is layout.embed else ()
+        ports = [port for port in graph.graph.inputs if port.name in _TWO_OPEN_AXES or port in embeds_ids]
+        for port in ports:
+            is_step = graph is layout.later and port.shape[1:2] == (1,) and port.name in (*IDS, EMBEDS)
+            if any(isinstance(size, int) for size in port.shape[: 1 if is_step else 2]):
+                raise BundleError(
+                    f"{graph.folder}: {graph.model} takes {port.name} of the fixed shape {list(port.shape)}; "
+                    "to generate text, batch and length must vary. "
+                    "Export it without fixed shapes: optimum-cli export onnx --model MODEL FOLDER"
+                )
+
+
+def _check_head(layout: Layout) -> None:
+    """Raise `BundleError` where logits are not those of each next token, but of labels, or of masked tokens."""
+    first = layout.first
+    masked = [str(name) for name in first.config.get("architectures") or () if str(name).endswith("ForMaskedLM")]
+    if masked and layout.later is None and layout.encoder is None:
+        raise BundleError(f"{first.folder}: config.json says {listed(masked)}: such a model fills gaps and cannot continue texts")
+    width, largest = first.logits.shape[-1], largest_ordinary_id(first)
+    if isinstance(width, int) and largest is not None and width <= largest:
+        raise BundleError(
+            f"{first.folder}: {first.model} computes logits of {width} columns, but the tokenizer has ordinary tokens "
+            f"up to id {largest}: it is no language model of this vocabulary. Was it exported for another task?"
+        )
 
 
 def _slot(later: Bundle, first: Bundle, port: Port, begins_left: bool) -> Slot:

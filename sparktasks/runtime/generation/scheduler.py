@@ -5,12 +5,14 @@ Where rows of unequal length cannot be decoded together, texts join only when th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from sparktasks.errors import DataError
+from sparktasks.errors import DataError, SparkTasksError
 from sparktasks.runtime.batching import token_batches
 from sparktasks.runtime.generation.batch import Batch, merged
 from sparktasks.runtime.generation.beams import BeamSearch
@@ -18,7 +20,10 @@ from sparktasks.runtime.generation.decoder import Decoder, Known
 from sparktasks.runtime.generation.prefixes import Prefixes
 from sparktasks.runtime.generation.search import LENGTH, Generated, Request, Rules, Sampling, Search
 
+log = logging.getLogger(__name__)
+
 Result = list[Generated] | Exception
+T = TypeVar("T")
 
 # What is done stays in a batch until no more than this share of it is at work: leaving it out costs a copy of the cache.
 _SHRINK = 0.8
@@ -51,8 +56,22 @@ class Scheduler:
     def run(self, requests: Sequence[Request]) -> list[Result]:
         """Generate all texts; what goes wrong with one of them is its result."""
         if self.capacity.alone:
-            return [_Run(self, [request]).finish()[0] for request in requests]
-        return _Run(self, requests).finish()
+            return [self.run_alone(request) for request in requests]
+        return _Run(self, requests, self._known(requests)).finish()
+
+    def run_alone(self, request: Request) -> Result:
+        """Generate a text by itself, with nothing that others left behind."""
+        return _Run(self, [request], [None], alone=True).finish()[0]
+
+    def _known(self, requests: Sequence[Request]) -> list[Known | None]:
+        """Return what need not be read of each prompt: nothing where what prompts share cannot be read."""
+        try:
+            return self.prefixes.known([request.prompt for request in requests])
+        except SparkTasksError:
+            raise
+        except Exception as error:  # onnxruntime raises a family of its own, without a common parent
+            log.warning("a beginning that texts share could not be read: %s", _first_line(error))
+            return [None] * len(requests)
 
     def search(self, requests: Sequence[Request]) -> Search:
         """Begin the search for some texts."""
@@ -80,12 +99,12 @@ _Part = tuple[_Group, np.ndarray]  # some places of a group
 class _Run:
     """One call's texts: those that wait, those that are decoded now, those that are done."""
 
-    def __init__(self, scheduler: Scheduler, requests: Sequence[Request]) -> None:
+    def __init__(self, scheduler: Scheduler, requests: Sequence[Request], known: list[Known | None], alone: bool = False) -> None:
         self._scheduler, self._decoder, self._capacity = scheduler, scheduler.decoder, scheduler.capacity
+        self._known, self._alone = known, alone
         self._requests, self._width = requests, scheduler.rules.settings.num_beams
         self._most = max(1, scheduler.capacity.sequences // self._width)
         self._results: dict[int, Result] = {}
-        self._known: list[Known | None] = [None] if scheduler.capacity.alone else scheduler.prefixes.known([request.prompt for request in requests])
         self._waiting = self._ordered()
         self._ready: list[tuple[_Group, int]] = []  # begun, and without a place yet
 
@@ -93,8 +112,8 @@ class _Run:
         group: _Group | None = None
         while self._waiting or self._ready or group is not None:
             group = self._refilled(group)
-            if group is not None:
-                self._advance(group, self._decoder.step(group.batch))
+            if group is not None and not self._step(group):
+                group = None
         return [self._results[number] for number in range(len(self._requests))]
 
     def _ordered(self) -> list[int]:
@@ -219,13 +238,16 @@ class _Run:
         leaving = set(chosen)
         self._waiting = [number for number in self._waiting if number not in leaving]
         batches = token_batches([self._reads(number) for number in chosen], self._capacity.run_tokens)
-        return [self._begun(np.array(chosen)[places]) for places in batches]
+        groups = [self._begun(np.array(chosen)[places]) for places in batches]
+        return [group for group in groups if group is not None]
 
-    def _begun(self, numbers: np.ndarray) -> _Group:
-        """Read the sources and prompts of some texts, and choose their first tokens."""
+    def _begun(self, numbers: np.ndarray) -> _Group | None:
+        """Read the sources and prompts of some texts, and choose their first tokens; None where that failed."""
         requests = [self._requests[number] for number in numbers]
-        source = self._decoder.encode([request.source for request in requests], self._scheduler.pad_id) if requests[0].source else []
-        logits, batch = self._decoder.start([request.prompt for request in requests], source, [self._known[number] for number in numbers])
+        read = self._tried(numbers.tolist(), lambda: self._read(requests, [self._known[number] for number in numbers]))
+        if read is None:
+            return None
+        logits, batch = read
         if self._width > 1:
             rows = np.repeat(np.arange(len(requests)), self._width)
             logits, batch = logits[rows], merged(self._decoder.slots, [(batch, rows)])
@@ -233,6 +255,44 @@ class _Run:
         self._advance(group, logits)
         return group
 
+    def _read(self, requests: Sequence[Request], known: Sequence[Known | None]) -> tuple[np.ndarray, Batch]:
+        sources = [request.source for request in requests]
+        source = self._decoder.encode(sources, self._scheduler.pad_id) if sources[0] else []
+        return self._decoder.start([request.prompt for request in requests], source, known)
+
+    # -- going on
+
+    def _step(self, group: _Group) -> bool:
+        """Add a token to each text of a group; False where that failed, and the group is no more."""
+        numbers = group.numbers[self._running(group)].tolist()
+        logits = self._tried(numbers, lambda: self._decoder.step(group.batch))
+        if logits is None:
+            return False
+        self._advance(group, logits)
+        return True
+
+    def _tried(self, numbers: Iterable[int], run: Callable[[], T]) -> T | None:
+        """Run a part of the decoder for some texts; where that fails, generate each of them again by itself.
+
+        So the error is that of the text at fault, and the others are what they would have been.
+        """
+        try:
+            return run()
+        except SparkTasksError:
+            raise
+        except Exception as error:  # onnxruntime raises a family of its own, without a common parent
+            reason = _first_line(error)
+        for number in numbers:
+            if self._alone:
+                self._results[number] = DataError(f"the model could not be run on this text: {reason}")
+            else:
+                self._results[number] = self._scheduler.run_alone(self._requests[number])
+        return None
+
     def _advance(self, group: _Group, logits: np.ndarray) -> None:
         for place, result in group.search.advance(logits, group.batch):
             self._results.setdefault(int(group.numbers[place]), result)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Choosing the next token: greedily or by drawing, one row a text."""
+"""Choosing the next token: greedily or by sampling, one row a text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sparktasks.ops.logits import log_parts
+from sparktasks.ops.logits import log_parts, log_softmax
 from sparktasks.ops.sampling import draw, keep_epsilon, keep_eta, keep_min_p, keep_top_k, keep_top_p, keep_typical
 from sparktasks.runtime.generation.batch import Batch, History
 from sparktasks.runtime.generation.processors import Processor, Progress
@@ -23,7 +23,7 @@ Stops = Callable[[list[int]], bool]
 
 @dataclass(frozen=True)
 class Request:
-    """A text to be: the decoder's prompt, the encoder's source where there is one, what seeds its draws, a forced first token."""
+    """A text to be: the decoder's prompt, the encoder's source where there is one, what seeds its sampling, a forced first token."""
 
     prompt: tuple[int, ...]
     source: tuple[int, ...] = ()
@@ -90,14 +90,14 @@ class Search(Protocol):
 
 
 class NotANumber(ValueError):
-    """A model computed NaN where scores of tokens are wanted."""
+    """A model computed no numbers where scores of tokens are expected."""
 
     def __init__(self) -> None:
-        super().__init__("the model computed NaN logits")
+        super().__init__("the model computed logits that are NaN or infinite")
 
 
 class NothingAllowed(ValueError):
-    """Settings exclude each other: no token is left to write."""
+    """Settings contradict each other: no token is left to generate."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -107,7 +107,7 @@ class NothingAllowed(ValueError):
 
 
 class Sampling:
-    """One row a text: the best token, or one that is drawn by the row's own random numbers."""
+    """One row a text: the best token, or one that is sampled with the row's own random numbers."""
 
     width = 1
 
@@ -122,6 +122,7 @@ class Sampling:
 
     def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
         rules, history = self.rules, batch.history
+        logits, parts, broken = checked(logits)
         progress = Progress(history, self._new, self._limits, self._first, self._given)
         acting = rules.acting(progress)
         scores = logits.copy() if acting or self._random else logits
@@ -130,20 +131,19 @@ class Sampling:
         stuck = np.isneginf(scores.max(axis=-1)) if acting else np.zeros(len(scores), bool)
         if stuck.any():
             scores[stuck] = 0
-        tokens = self._drawn(scores) if self._random else scores.argmax(axis=-1)
-        most, totals = log_parts(logits)
-        self._score += (np.take_along_axis(logits, tokens[:, None], -1) - most - totals)[:, 0]
+        tokens = self._sampled(scores) if self._random else scores.argmax(axis=-1)
+        self._score += log_softmax(np.take_along_axis(logits, tokens[:, None], -1), parts)[:, 0]
         self._new += 1
         history.append(tokens)
-        return self._finished(tokens, history, stuck)
+        return self._finished(tokens, history, broken, stuck)
 
-    def _drawn(self, scores: np.ndarray) -> np.ndarray:
+    def _sampled(self, scores: np.ndarray) -> np.ndarray:
         filter_scores(scores, self.rules.settings, 1)
         return draw(scores, np.array([random.random() for random in self._random]))
 
-    def _finished(self, tokens: np.ndarray, history: History, stuck: np.ndarray) -> list[tuple[int, list[Generated] | Exception]]:
+    def _finished(self, tokens: np.ndarray, history: History, broken: np.ndarray, stuck: np.ndarray) -> list[tuple[int, list[Generated] | Exception]]:
         ended, full, stopped = self.rules.ends(tokens), self._new >= self._limits, self.rules.stopped(history)
-        broken, forced = np.isnan(self._score), bool(self.rules.settings.forced_eos_token_id)
+        forced = bool(self.rules.settings.forced_eos_token_id)
         done: list[tuple[int, list[Generated] | Exception]] = []
         for row in np.flatnonzero(ended | full | stopped | broken | stuck):
             reason = EOS if ended[row] and not (full[row] and forced) else STOP if stopped[row] else LENGTH
@@ -166,13 +166,27 @@ class Sampling:
         self._random += other._random
 
 
+def checked(logits: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return logits, their `log_parts`, and which rows are broken: those whose highest is no finite number.
+
+    Broken rows become zeros, so that nothing computes with them.
+    """
+    with np.errstate(invalid="ignore"):
+        parts = log_parts(logits)
+    broken: np.ndarray = ~np.isfinite(parts[0][:, 0])
+    if broken.any():
+        logits = np.where(broken[:, None], np.float32(0), logits)
+        parts = log_parts(logits)
+    return logits, parts, broken
+
+
 def random_of(request: Request) -> np.random.Generator:
     """Return a row's own random numbers: they depend on its key alone, not on who runs beside it."""
     return np.random.Generator(np.random.Philox(key=int.from_bytes(request.key[:16], "little")))
 
 
 def filter_scores(scores: np.ndarray, settings: Settings, keep: int) -> None:
-    """Leave the tokens that may be drawn, in place; at least ``keep`` a row."""
+    """Leave the tokens that may be sampled, in place; at least ``keep`` a row."""
     if settings.temperature != 1.0:
         scores /= settings.temperature
     if settings.top_k:

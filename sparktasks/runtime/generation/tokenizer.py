@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sparktasks.runtime.bundle import Bundle, check_tokenizer
+from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
+from sparktasks.runtime.checks import check_tokenizer
 from sparktasks.runtime.sentencepieces import SOURCES, SentencePieceTokenizer
+from sparktasks.runtime.tokenizer_files import read_tokenizer_files
 from sparktasks.runtime.tokens import Lengths, open_tokenizer
 
 
@@ -40,6 +42,31 @@ def open_generation_tokenizer(bundle: Bundle, max_length: int | None, side: str 
     if has_pieces(bundle):
         return _pieces.get((bundle.hash, max_length, side), lambda: SentencePieceTokenizer(bundle, max_length, side))
     return open_tokenizer(bundle, Lengths(max_length, side=side))
+
+
+def end_token_id(bundle: Bundle, tokenizer: GenerationTokenizer) -> int | None:
+    """Return the token that ends a text for the model to read: the tokenizer's own, else config.json's, else None.
+
+    Settings of generation have no say in it: they tell which tokens end what is generated.
+    """
+    name = read_tokenizer_files(bundle).token("eos_token")
+    known = None if name is None else tokenizer.token_id(name)
+    configured = bundle.config.get("eos_token_id")
+    ids = configured if isinstance(configured, list) else [configured]
+    return known if known is not None else next(iter(ids), None)
+
+
+def largest_ordinary_id(bundle: Bundle) -> int | None:
+    """Return the largest id of the vocabulary without added tokens; None where no file tells."""
+    if has_pieces(bundle):
+        vocabulary = bundle.read_json("target_vocab.json") or bundle.read_json("vocab.json") or {}
+        added = bundle.tokenizer_config.get("added_tokens_decoder") or {}
+        return max((index for index in vocabulary.values() if str(index) not in added), default=None)
+    content = bundle.read_json("tokenizer.json") or {}
+    vocabulary = (content.get("model") or {}).get("vocab") or {}
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+    added = {token["id"] for token in content.get("added_tokens") or ()}
+    return max((index for index in ids if index not in added), default=None)
 
 
 def has_pieces(bundle: Bundle) -> bool:

@@ -76,7 +76,7 @@ def test_a_pydantic_model_is_its_schema(make: Make) -> None:
     [
         ({"regex": "("}, r"regex='\(' is not allowed"),
         ({"jsonSchema": {"type": "nothing"}}, "jsonSchema=.*nothing.* is not allowed"),
-        ({"jsonSchema": {}, "regex": "a"}, "exclude each other"),
+        ({"jsonSchema": {}, "regex": "a"}, "cannot be combined"),
     ],
 )
 def test_grammars_that_are_none_are_refused_before_a_job(params: dict[str, Any], message: str, make: Make) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sparktasks.errors import DeliveryError
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.generation.decoder import Decoder
 from sparktasks.runtime.generation.processors import processors_of
@@ -129,24 +130,96 @@ def test_long_prompts_are_read_in_pieces(bundle: Callable[[str], str]) -> None:
 
 
 class Poisoned:
-    """A decoder whose logits are NaN for one prompt's row."""
+    """A decoder whose logits are no numbers for one prompt's row: of its first token, or of those behind it."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: Decoder, value: float | list[float], first: bool) -> None:
+        self._decoder, self._value, self._first = decoder, value, first
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
 
+    def _poisoned(self, logits: np.ndarray, batch: Any) -> np.ndarray:
+        changed = np.array(logits)
+        for row in np.flatnonzero((batch.history.ids == 249).any(axis=1)):
+            changed[row, : np.size(self._value) if isinstance(self._value, list) else None] = self._value
+        return changed
+
+    def start(self, *args: Any) -> Any:
+        logits, batch = self._decoder.start(*args)
+        return (self._poisoned(logits, batch) if self._first else logits), batch
+
     def step(self, batch: Any) -> np.ndarray:
-        logits = np.array(self._decoder.step(batch))
-        logits[(batch.history.ids == 249).any(axis=1)] = np.nan
-        return logits
+        return self._poisoned(self._decoder.step(batch), batch)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf, [np.nan], [np.inf]])
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_logits_that_are_no_numbers_are_an_error_of_their_row_only(
+    kind: str, value: float | list[float], first: bool, decoders: dict[str, Decoder]
+) -> None:
+    wanted = [Request((5, 6), key=b"a" * 16, limit=5), Request((249, 7), key=b"b" * 16, limit=5)]
+    settings = replace(SETTINGS[kind], suppress_tokens=(249,))
+    found = scheduler(Poisoned(decoders["gpt2-text"], value, first), settings).run(wanted)
+    assert isinstance(found[1], NotANumber)
+    assert ids(found) == ids(scheduler(decoders["gpt2-text"], settings).run(wanted[:1]))
+
+
+class Failing:
+    """A decoder that fails, as onnxruntime does, at texts with one token; ``parts`` says where."""
+
+    def __init__(self, decoder: Decoder, *parts: str) -> None:
+        self._decoder, self._parts = decoder, parts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+    def _check(self, part: str, rows: Any) -> None:
+        if part in self._parts and any(300 in row for row in rows):
+            raise RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Non-zero status code\nsecond line")
+
+    def encode(self, rows: Any, pad_id: int) -> Any:
+        self._check("encode", rows)
+        return self._decoder.encode(rows, pad_id)
+
+    def start(self, prompts: Any, source: Any, known: Any = ()) -> Any:
+        self._check("start", prompts)
+        return self._decoder.start(prompts, source, known)
+
+    def step(self, batch: Any) -> np.ndarray:
+        self._check("step", batch.history.ids.tolist())
+        return self._decoder.step(batch)
 
 
 @pytest.mark.parametrize("kind", ["greedy", "beams", "sampled"])
-def test_nan_logits_are_an_error_of_their_row_only(kind: str, decoders: dict[str, Decoder]) -> None:
-    wanted = [Request((5, 6), key=b"a" * 16, limit=5), Request((249, 7), key=b"b" * 16, limit=5)]
-    settings = replace(SETTINGS[kind], suppress_tokens=(249,))
-    found = scheduler(Poisoned(decoders["gpt2-text"]), settings).run(wanted)
-    assert isinstance(found[1], NotANumber)
-    assert ids(found) == ids(scheduler(decoders["gpt2-text"], settings).run(wanted[:1]))
+@pytest.mark.parametrize(("model", "part"), [("t5-text2text", "encode"), ("gpt2-text", "start"), ("gpt2-text", "step")])
+def test_a_run_that_fails_is_an_error_of_the_text_at_fault_only(model: str, part: str, kind: str, decoders: dict[str, Decoder]) -> None:
+    settings = replace(SETTINGS[kind], suppress_tokens=(300,), min_new_tokens=2)
+    wanted = [replace(request, limit=request.limit + 2) for request in requests(model)]
+    faulty = {3, 11}
+    for number in faulty:
+        source = (*wanted[number].source, 300) if wanted[number].source else ()
+        wanted[number] = replace(wanted[number], source=source, prompt=wanted[number].prompt if source else (*wanted[number].prompt, 300))
+    well = ids(scheduler(decoders[model], settings).run(wanted))
+    for capacity in (ROOMY, Capacity(6, 1 << 16, 64)):
+        found = scheduler(Failing(decoders[model], part), settings, capacity).run(wanted)
+        assert {number for number, result in enumerate(found) if isinstance(result, Exception)} == faulty
+        assert ids(found) == [text for number, text in enumerate(well) if number not in faulty]
+        assert str(found[3]) == ("the model could not be run on this text: [ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Non-zero status code")
+
+
+def test_a_beginning_that_cannot_be_read_is_an_error_of_the_texts_that_have_it(decoders: dict[str, Decoder]) -> None:
+    head = (300, *range(5, 45))
+    wanted = [Request((*head, 7), limit=4), Request((*head, 8), limit=4), Request((9, 10), limit=4)]
+    found = scheduler(Failing(decoders["gpt2-text"], "start"), replace(SETTINGS["greedy"], suppress_tokens=(300,))).run(wanted)
+    assert [isinstance(result, Exception) for result in found] == [True, True, False]
+
+
+def test_errors_of_the_configuration_are_no_errors_of_a_row(decoders: dict[str, Decoder], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> Any:
+        raise DeliveryError("the folder is gone")
+
+    failing = Failing(decoders["gpt2-text"])
+    monkeypatch.setattr(failing, "start", broken)
+    with pytest.raises(DeliveryError):
+        scheduler(failing, SETTINGS["greedy"]).run(requests("gpt2-text")[:2])

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from sparktasks.runtime.bundle import open_bundle
-from sparktasks.runtime.generation.generator import Generator, Prompt, Reading, Words
+from sparktasks.runtime.generation.generator import Generator, Prompt, Reading
 from sparktasks.runtime.generation.scheduler import Capacity, Result
 from sparktasks.runtime.generation.settings import Settings, read_settings, unsupported
 from sparktasks.runtime.generation.stops import StopStrings
+from sparktasks.runtime.generation.words import NO_WORDS, Words
 from sparktasks.runtime.tokens import Lengths, open_tokenizer
 
 ROOM = Capacity(8, 1 << 16, 512)
@@ -53,7 +54,7 @@ def test_a_stop_string_ends_a_text_with_the_token_that_completes_it(stops: list[
     assert any(ends), "each of these texts has a token that completes a stop string"
 
 
-NO_WORDS, ALL = Words(), Reading()
+ALL = Reading()
 
 
 def generator(bundle: Callable[[str], str], settings: Settings, words: Words = NO_WORDS, reading: Reading = ALL) -> Generator:
@@ -90,6 +91,15 @@ def test_equal_prompts_are_generated_once_and_draws_depend_on_seed_and_prompt_al
     assert ids(again.run(again.prompts(texts[3:]))) == ids(found[3:])
     other = generator(bundle, Settings(max_new_tokens=12, do_sample=True, num_return_sequences=3, top_k=0, seed=1))
     assert ids(other.run(other.prompts(texts[3:]))) != ids(found[3:])
+
+
+def test_spaces_are_tidied_in_the_continuation_and_not_across_its_border(bundle: Callable[[str], str]) -> None:
+    tidy, plain = (generator(bundle, Settings(max_new_tokens=3), reading=Reading(tidy=each)) for each in (True, False))
+    for before, behind, wanted in (("a , b ", "! so , he 's .", "! so, he's."), ("a , b", " . so", ". so"), ("x ", "y", "y")):
+        (prompt,) = plain.prompts([before])
+        ids = plain.prompts([behind])[0].ids
+        assert plain.continuation(prompt, ids) == behind
+        assert tidy.continuation(prompt, ids) == wanted
 
 
 @pytest.mark.parametrize(("side", "kept"), [("left", slice(-8, None)), ("right", slice(0, 8))])
