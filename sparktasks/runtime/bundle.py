@@ -269,7 +269,7 @@ def open_bundle(folder: str | Path, model: str | None = None, precision: str = "
     if model is None and precision == "auto" and genai is not None:
         model = _genai_decoder(path, genai)
     found = _find_model(path, precision) if model is None else model
-    if not (path / found).is_file():
+    if not isinstance(found, str) or not (path / found).is_file():
         raise BundleError(f"{path} has no {found}. ONNX files there: {listed(_onnx_files(path))}")
     inside(path, found, str(path))
     config = read_json(_find_small(path, found, "config.json"))
@@ -341,9 +341,24 @@ def _find_model(folder: Path, precision: str) -> str:
             return variants[0]
         if variants:
             break
+    if not found:
+        raise _lacks_model(folder)
     raise BundleError(
         f"{folder} has no model.onnx, at its root or in onnx/. ONNX files there: {listed(found)}. "
         "Name one with pretrained(..., file=...), or export one with: optimum-cli export onnx --model MODEL FOLDER"
+    )
+
+
+def _lacks_model(folder: Path) -> BundleError:
+    """Name all that a folder without any ONNX file lacks, and what it may be instead."""
+    other = next((path.name for path in sorted(folder.rglob("*.gguf"))), None)
+    kind = f"{folder} holds a GGUF model ({other}), which llama.cpp runs. It" if other else str(folder)
+    missing = [name for name in ("config.json",) if not _find_small(folder, "onnx/model.onnx", name).is_file()]
+    if not any(folder.rglob("tokenizer*.json")) and not any(folder.rglob("*.model")) and not any(folder.rglob("vocab.*")):
+        missing.append("tokenizer.json")
+    return BundleError(
+        f"{kind} has no {', no '.join([*missing, 'model.onnx'])}, at its root or in onnx/, nor another ONNX file. "
+        "Export the original model with: optimum-cli export onnx --model MODEL FOLDER"
     )
 
 

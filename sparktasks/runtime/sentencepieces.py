@@ -9,6 +9,7 @@ from typing import Any
 
 from sparktasks.errors import BundleError, MissingDependency
 from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.tokenizer_files import token_text
 
 # Names of the files that split sources, and of those that join targets; one file may do both.
 SOURCES = ("source.spm", "sentencepiece.bpe.model", "spiece.model")
@@ -128,11 +129,6 @@ _M2M100 = {
     "wmt21": "en ha is ja cs ru zh de",
 }
 _DEFAULTS = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
-
-
-def token_text(token: Any) -> str:
-    """Return the text of a token as the JSON files have it: plain, or an object with more about it."""
-    return str(token.get("content") if isinstance(token, dict) else token)
 
 
 def _vocabulary(bundle: Bundle) -> dict[str, int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from sparktasks.runtime.store import Entry
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 4 * 1024**3
+RUN_SECONDS = 600.0
+_LOOPS = frozenset({"Loop", "Scan"})
 _ELEMENT_TYPES = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
@@ -39,8 +43,10 @@ class RunFailed(RuntimeError):
 class Session:
     """An onnxruntime session that is fed by name; what the graph does not ask for is left out."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", seconds: float = RUN_SECONDS) -> None:
         self._session, self._entry = _open(bundle, device)
+        # Only a graph with loops can run for ever, and a clock costs every run a thread.
+        self._seconds = seconds if bundle.graph.all_operators & _LOOPS else None
         self.bytes = bundle.weight_bytes
         self.inputs: dict[str, Any] = {port.name: _ELEMENT_TYPES.get(port.type, np.float32) for port in self._session.get_inputs()}
         self.outputs: list[str] = [port.name for port in self._session.get_outputs()]
@@ -53,11 +59,34 @@ class Session:
     def run(self, outputs: list[str], **feeds: np.ndarray) -> list[np.ndarray]:
         """Run the graph; feeds are converted to the element types it wants. Raises `RunFailed` where onnxruntime does."""
         wanted = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self.inputs.items()}
-        try:
-            found: list[np.ndarray] = self._session.run(outputs, wanted)
-        except Exception as error:  # onnxruntime raises a family of its own, without a common parent
-            raise RunFailed(f"onnxruntime could not run the model: {_first_line(error)}") from error
+        with self._clock() as options:
+            try:
+                found: list[np.ndarray] = self._session.run(outputs, wanted, options)
+            except Exception as error:  # onnxruntime raises a family of its own, without a common parent
+                raise RunFailed(self._fault(options, error)) from error
         return found
+
+    @contextmanager
+    def _clock(self) -> Iterator[Any]:
+        """Give the options of a run that is ended when its time is over; None where it needs no clock."""
+        if self._seconds is None:
+            yield None
+            return
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        timer = threading.Timer(self._seconds, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield options
+        finally:
+            timer.cancel()
+
+    def _fault(self, options: Any, error: Exception) -> str:
+        if options is not None and options.terminate:
+            return f"the model ran for more than {self._seconds:g} seconds (maxRunSeconds) and was ended"
+        return f"onnxruntime could not run the model: {_first_line(error)}"
 
     def run_tensors(self, feeds: Mapping[str, Tensor], outputs: Sequence[str], into: Mapping[str, Tensor] | None = None) -> list[Tensor]:
         """Run the graph on tensors, without a copy of any; the first output comes to the CPU, the others stay where they are made.
@@ -73,7 +102,11 @@ class Session:
                 binding.bind_ortvalue_output(name, into[name])
             else:
                 binding.bind_output(name, *self._place)
-        self._session.run_with_iobinding(binding)
+        with self._clock() as options:
+            try:
+                self._session.run_with_iobinding(binding, options)
+            except Exception as error:
+                raise RunFailed(self._fault(options, error)) from error
         found: list[Tensor] = binding.get_outputs()
         return found
 
@@ -182,6 +215,10 @@ def pack(model: str, target: str) -> None:
 _sessions: ProcessCache[Session] = ProcessCache(CACHE_BYTES, cost=lambda session: session.bytes)
 
 
-def open_session(bundle: Bundle, device: str = "auto") -> Session:
-    """Return this process's session for a bundle on a device, opening it at first use."""
-    return _sessions.get((bundle.hash, bundle.model, threads.count(), device, assigned_gpu()), lambda: Session(bundle, device))
+def open_session(bundle: Bundle, device: str = "auto", seconds: float = RUN_SECONDS) -> Session:
+    """Return this process's session for a bundle on a device, opening it at first use.
+
+    A run of a graph with loops that takes more than so many seconds is ended.
+    """
+    key = (bundle.hash, bundle.model, threads.count(), device, assigned_gpu(), seconds)
+    return _sessions.get(key, lambda: Session(bundle, device, seconds))

@@ -13,7 +13,7 @@ from sparktasks.runtime.batching import equal_batches, pad, token_batches, unpad
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
 from sparktasks.runtime.padding import Padding, find_padding
-from sparktasks.runtime.session import RunFailed, Session, open_session
+from sparktasks.runtime.session import RUN_SECONDS, RunFailed, Session, open_session
 from sparktasks.runtime.tokens import Lengths, TextTokenizer, open_tokenizer
 
 if TYPE_CHECKING:
@@ -51,10 +51,17 @@ _paddings: ProcessCache[Padding] = ProcessCache(limit=64)
 class TextModel:
     """Runs encodings through a bundle's graph; sequence outputs give one row a text, token outputs one row a token."""
 
-    def __init__(self, bundle: Bundle, lengths: Lengths, batch_tokens: int, device: str = "auto") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        lengths: Lengths,
+        batch_tokens: int,
+        device: str = "auto",
+        run_seconds: float = RUN_SECONDS,
+    ) -> None:
         self.bundle = bundle
         self.tokenizer: TextTokenizer = open_tokenizer(bundle, lengths)
-        self.session: Session = open_session(bundle, device)
+        self.session: Session = open_session(bundle, device, run_seconds)
         self.batch_tokens = batch_tokens
         self._embedding_rows = bundle.graph.embedding_rows
 

@@ -20,11 +20,12 @@ from sparktasks.errors import ColumnError, DataError, ParamError, listed
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.devices import ALLOWED, is_device
 from sparktasks.runtime.operators import check_operators
+from sparktasks.runtime.session import RUN_SECONDS
 from sparktasks.spark.annotations import ANNOTATIONS, Annotation, Annotations, build, is_annotations
 from sparktasks.spark.delivery import BundleRef
 from sparktasks.spark.fusion import Chain, Visible, chain_of
 from sparktasks.spark.kernels import Kernel
-from sparktasks.spark.params import Check, Declared, P, one_of, param
+from sparktasks.spark.params import Check, Declared, P, above, one_of, param
 from sparktasks.spark.persist import StageReader, StageWriter
 from sparktasks.spark.sources import find_folder
 from sparktasks.spark.storage import hold_files
@@ -162,6 +163,12 @@ class ModelAnnotator(ColumnAnnotator):
         "where the model runs: auto (a GPU if there is one and onnxruntime has CUDA, else the CPU), cpu, cuda, or by number, as in cuda:1",
         default="auto",
         check=_DeviceName(),
+    )
+
+    maxRunSeconds: P[float] = param(
+        "longest run of a model whose graph has loops, in seconds: one that never ends is an error of its rows",
+        default=RUN_SECONDS,
+        check=above(0),
     )
 
     _bundle: Bundle | None = None

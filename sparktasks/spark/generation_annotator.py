@@ -17,8 +17,8 @@ from sparktasks.runtime.generation.search import LENGTH, Generated
 from sparktasks.runtime.generation.settings import Settings, read_settings, unsupported
 from sparktasks.runtime.generation.words import Words
 from sparktasks.runtime.tokens import longest
-from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations
-from sparktasks.spark.annotator import ModelAnnotator, fault
+from sparktasks.spark.annotations import DOCUMENT, Annotation
+from sparktasks.spark.annotator import ModelAnnotator
 from sparktasks.spark.delivery import BundleRef, locate
 from sparktasks.spark.params import P, above, at_least, between, one_of, param
 
@@ -60,10 +60,13 @@ class GenerationRunner:
     capacity: Capacity
     words: Words
     device: str
+    run_seconds: float
 
     def open(self) -> Generator:
         """Return the generator, opened at first use in this process."""
-        return open_generator(locate(self.bundle), self.settings, self.reading, self.capacity, self.words, self.device)
+        bundle = locate(self.bundle)
+        options = (self.settings, self.reading, self.capacity, self.words, self.device, self.run_seconds)
+        return open_generator(bundle, *options)
 
 
 class GenerationAnnotator(ModelAnnotator):
@@ -176,7 +179,8 @@ class GenerationAnnotator(ModelAnnotator):
         sequences = settings.num_beams if get("batchInvariant") else max(get("maxSequences"), settings.num_beams)
         capacity = Capacity(sequences, get("cacheTokens"), get("batchTokens"), alone=get("batchInvariant"))
         reading = self._reading(settings)
-        return GenerationRunner(self.bundle_ref(), settings, reading, capacity, self._words(), get("device"))
+        seconds = self.getOrDefault(self.maxRunSeconds)
+        return GenerationRunner(self.bundle_ref(), settings, reading, capacity, self._words(), get("device"), seconds)
 
     def _words(self) -> Words:
         bad, bias = self.getOrDefault(self.badWords), self.getOrDefault(self.logitsBias)
@@ -222,11 +226,6 @@ def described(text: str, prompt: Prompt, made: Sequence[Generated], metadata: di
     cut = {"truncated": "true"} if prompt.truncated else {}
     score = sum(part.score * len(part.ids) for part in made) / max(1, count)
     return Annotation(DOCUMENT, 0, len(text) - 1, text, metadata | told | cut, None, score)
-
-
-def failed(source: Annotations, index: int, error: Exception) -> Annotation:
-    """Return the annotation that stands for an error on annotation ``index``."""
-    return fault(DOCUMENT, source, index, f"{type(error).__name__}: {error}")
 
 
 def joined(prompts: Sequence[Prompt]) -> Prompt:

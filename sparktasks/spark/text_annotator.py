@@ -19,10 +19,11 @@ class TextRunner:
     lengths: Lengths
     batch_tokens: int
     device: str
+    run_seconds: float
 
     def open(self) -> TextModel:
         """Return the model, opened at first use in this process."""
-        return TextModel(locate(self.bundle), self.lengths, self.batch_tokens, self.device)
+        return TextModel(locate(self.bundle), self.lengths, self.batch_tokens, self.device, self.run_seconds)
 
 
 class TextModelAnnotator(ModelAnnotator):
@@ -37,4 +38,4 @@ class TextModelAnnotator(ModelAnnotator):
     def runner(self, lengths: Lengths) -> TextRunner:
         """Return what a kernel carries to run the model on texts that are cut as ``lengths`` says."""
         budget = 1 if self.getOrDefault("batchInvariant") else self.getOrDefault("batchTokens")
-        return TextRunner(self.bundle_ref(), lengths, budget, self.getOrDefault("device"))
+        return TextRunner(self.bundle_ref(), lengths, budget, self.getOrDefault(self.device), self.getOrDefault(self.maxRunSeconds))

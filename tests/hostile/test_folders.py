@@ -249,6 +249,24 @@ def loop_forever(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
 
 
+def test_a_run_that_never_ends_is_ended(folder: Path) -> None:
+    model = onnx.load(folder / "model.onnx")
+    loop_forever(model)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    code = """
+from sparktasks import DocumentAssembler, LocalPipeline, TextClassifier
+def run():
+    stage = TextClassifier.pretrained(sys.argv[1], maxRunSeconds=1)
+    found = LocalPipeline([DocumentAssembler(), stage]).fullAnnotate(["w1 w2", "w3"])
+    errors = [row["category"][0].metadata["error"] for row in found]
+    assert all("ran for more than 1 seconds (maxRunSeconds) and was ended" in error for error in errors), errors
+attempt(run)
+"""
+    seconds, answer = attempt(code, folder)
+    assert answer == "accepted"
+    assert seconds < 15
+
+
 def test_a_file_of_ones_is_refused_at_once(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"\xff" * 4_000_000)
     seconds, answer = attempt(OPEN, folder)

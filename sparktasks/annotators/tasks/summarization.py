@@ -16,9 +16,9 @@ from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.generation.generator import Generator, Prompt
 from sparktasks.runtime.generation.scheduler import Result
 from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations
-from sparktasks.spark.annotator import ColumnAnnotator, annotate_each, inherited
+from sparktasks.spark.annotator import ColumnAnnotator, annotate_each, failed, inherited
 from sparktasks.spark.fusion import Chain
-from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, failed, seq2seq_only, task_params
+from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, seq2seq_only, task_params
 from sparktasks.spark.params import P, at_least, one_of, param
 
 _TASK = "summarization"
@@ -141,7 +141,7 @@ class AbstractTexts:
     def _annotations(self, generator: Generator, source: Annotations, index: int, text: _Text, prompt: Prompt, result: Result) -> list[Annotation]:
         found = text.fault or result
         if isinstance(found, Exception):
-            return [failed(source, index, found)]
+            return [failed(DOCUMENT, source, index, found)]
         metadata = inherited(source, index) | ({"windows": str(text.rounds[0])} if text.rounds else {})
         whole = replace(prompt, truncated=prompt.truncated or text.cut)
         return [described(generator.decode(each.ids), whole, [each], metadata) for each in found]
@@ -220,7 +220,7 @@ class ExtractSentences:
         try:
             kept = sorted(rank(sentences, self.sentences))
         except Exception as error:  # of the package, on a text that it did not foresee
-            return failed(source, index, DataError(f"sumy cannot rank the sentences of this text: {error}"))
+            return failed(DOCUMENT, source, index, DataError(f"sumy cannot rank the sentences of this text: {error}"))
         summary = " ".join(sentences[place] for place in kept)
         return Annotation(DOCUMENT, 0, len(summary) - 1, summary, inherited(source, index) | {"sentences": ",".join(map(str, kept))})
 

@@ -18,10 +18,10 @@ from sparktasks.runtime.generation.generator import Generator, Prompt
 from sparktasks.runtime.generation.search import Generated
 from sparktasks.runtime.generation.settings import Settings
 from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations, build, is_annotations
-from sparktasks.spark.annotator import annotate_each, inherited
+from sparktasks.spark.annotator import annotate_each, failed, inherited
 from sparktasks.spark.delivery import locate
 from sparktasks.spark.fusion import Chain, Visible
-from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, failed, is_seq2seq, task_params
+from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, is_seq2seq, task_params
 from sparktasks.spark.json_types import ReadJson, spark_type
 from sparktasks.spark.params import P, one_of, param
 
@@ -221,7 +221,7 @@ class GenerateTexts:
                 try:
                     texts[index] = self._prompt(source.result[index], None if chats is None else chats[source.rows[index]])
                 except DataError as error:
-                    made[index] = [failed(source, index, error)]
+                    made[index] = [failed(DOCUMENT, source, index, error)]
             made |= dict(zip(texts, self._written(source, texts), strict=True)) if texts else {}
             return [made[index] for index in usable]
 
@@ -244,7 +244,7 @@ class GenerateTexts:
         for (index, text), prompt in zip(texts.items(), prompts, strict=True):
             result = next(found) if prompt.ids else DataError("the prompt is empty, and the model has no token to begin a text with")
             if isinstance(result, Exception):
-                made.append([failed(source, index, result)])
+                made.append([failed(DOCUMENT, source, index, result)])
             else:
                 made.append([self._annotation(generator, source, index, text, prompt, each) for each in result])
         return made

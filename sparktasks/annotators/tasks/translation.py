@@ -18,9 +18,9 @@ from sparktasks.runtime.generation.languages import NONE, TASK, TEXT, TOKENS, La
 from sparktasks.runtime.generation.scheduler import Result
 from sparktasks.runtime.generation.settings import Settings
 from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations
-from sparktasks.spark.annotator import annotate_each, fault, inherited
+from sparktasks.spark.annotator import annotate_each, failed, fault, inherited
 from sparktasks.spark.fusion import Chain, Visible
-from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, failed, joined, seq2seq_only
+from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, joined, seq2seq_only
 from sparktasks.spark.params import P, one_of, param
 
 AUTO = "auto"
@@ -254,7 +254,7 @@ class TranslateTexts:
     ) -> list[Annotation]:
         broken = next((result for result in results if isinstance(result, Exception)), None)
         if broken is not None:
-            return [failed(source, index, broken)]
+            return [failed(DOCUMENT, source, index, broken)]
         metadata = inherited(source, index) | ({"source_language": text.source} if text.detected and text.source else {})
         whole = joined(prompts)
         ranked = zip(*(result for result in results if not isinstance(result, Exception)), strict=True)

@@ -13,7 +13,7 @@ from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.devices import CPU
 from sparktasks.runtime.generation.batch import Batch, History, columns, merged
 from sparktasks.runtime.generation.layout import BRANCH, EMBEDS, HIDDEN, HIDDEN_MASK, IDS, LAST_LOGITS, Layout, read_layout
-from sparktasks.runtime.session import Session, Tensor, open_session, tensor, view
+from sparktasks.runtime.session import RUN_SECONDS, Session, Tensor, open_session, tensor, view
 
 _ROOM = 64  # columns by which a cache grows that is written in place
 
@@ -29,13 +29,12 @@ class Known:
 class Decoder:
     """A decoder on this machine, and the encoder before it where there is one."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto", piece: int = 512) -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", piece: int = 512, run_seconds: float = RUN_SECONDS) -> None:
         self.layout: Layout = read_layout(bundle)
         self.slots = self.layout.slots
-        self._first = open_session(self.layout.first, device)
-        self._later = None if self.layout.later is None else open_session(self.layout.later, device)
-        self._encoder = None if self.layout.encoder is None else open_session(self.layout.encoder, device)
-        self._embed = None if self.layout.embed is None else open_session(self.layout.embed, device)
+        self._first = open_session(self.layout.first, device, run_seconds)
+        others = (self.layout.later, self.layout.encoder, self.layout.embed)
+        self._later, self._encoder, self._embed = (None if other is None else open_session(other, device, run_seconds) for other in others)
         self._piece = piece
 
     # -- the source

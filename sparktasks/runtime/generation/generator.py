@@ -24,6 +24,7 @@ from sparktasks.runtime.generation.stops import StopStrings
 from sparktasks.runtime.generation.token_bytes import open_token_bytes
 from sparktasks.runtime.generation.tokenizer import GenerationTokenizer, end_token_id, open_generation_tokenizer
 from sparktasks.runtime.generation.words import NO_WORDS, BiasWords, Words
+from sparktasks.runtime.session import RUN_SECONDS
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,10 @@ class Generator:
         capacity: Capacity,
         words: Words = NO_WORDS,
         device: str = "auto",
+        run_seconds: float = RUN_SECONDS,
     ) -> None:
         self.tokenizer: GenerationTokenizer = open_generation_tokenizer(bundle, reading.max_length, reading.cut)
-        self.decoder = Decoder(bundle, device, capacity.run_tokens)
+        self.decoder = Decoder(bundle, device, capacity.run_tokens, run_seconds)
         self.settings = settings
         self.end_id = end_token_id(bundle, self.tokenizer)
         stops = StopStrings(settings.stop_strings, self.tokenizer) if settings.stop_strings else None
@@ -187,8 +189,15 @@ _generators: ProcessCache[Generator] = ProcessCache(limit=16)
 
 
 def open_generator(
-    bundle: Bundle, settings: Settings, reading: Reading, capacity: Capacity, words: Words = NO_WORDS, device: str = "auto"
+    bundle: Bundle,
+    settings: Settings,
+    reading: Reading,
+    capacity: Capacity,
+    words: Words = NO_WORDS,
+    device: str = "auto",
+    run_seconds: float = RUN_SECONDS,
 ) -> Generator:
     """Return this process's generator, made at first use: shared beginnings stay read from one window of rows to the next."""
-    key = (bundle.hash, bundle.model, settings, reading, capacity, words, device, threads.count(), assigned_gpu())
-    return _generators.get(key, lambda: Generator(bundle, settings, reading, capacity, words, device))
+    options = (settings, reading, capacity, words, device, run_seconds)
+    key = (bundle.hash, bundle.model, options, threads.count(), assigned_gpu())
+    return _generators.get(key, lambda: Generator(bundle, *options))

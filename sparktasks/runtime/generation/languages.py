@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from sparktasks.errors import MissingDependency, ParamError, did_you_mean, listed
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.sentencepieces import FRAMED_LANGUAGE, language_tokens, token_text
+from sparktasks.runtime.sentencepieces import FRAMED_LANGUAGE, language_tokens
+from sparktasks.runtime.tokenizer_files import token_text
 
 NONE, TEXT, TOKENS, TASK = "none", "text", "tokens", "task"
 _LOCALE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")

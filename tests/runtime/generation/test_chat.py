@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -72,3 +73,33 @@ def test_templates_are_found_where_folders_have_them(tmp_path: Any) -> None:
     assert chat.read_chat_template(Folder(tmp_path, {"chat_template": "c"})) == "c"  # type: ignore[arg-type]
     (tmp_path / "chat_template.jinja").write_text("d")
     assert chat.read_chat_template(Folder(tmp_path, {"chat_template": "c"})) == "d"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{{ 9**(9**9) }}", r"runs for more than 1 seconds"),  # one call of C, which no signal interrupts
+        ("{% set ns = namespace(s='x') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}", "more than 1024 MiB|runs for"),
+    ],
+)
+def test_a_template_cannot_take_the_process_with_it(source: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "SECONDS", 1.0)
+    with pytest.raises(DataError, match=message):
+        ChatTemplate(source, {}).render([USER])
+    assert ChatTemplate(CHATML, {}).render([USER]).endswith("assistant\n"), "the next chat is written"
+
+
+def test_the_limit_holds_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "SECONDS", 1.0)
+    endless = ChatTemplate("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", {})
+    sound = ChatTemplate(CHATML, {})
+    with ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(endless.render, [USER]) for _ in range(2)]
+        quick = [pool.submit(sound.render, [{"role": "user", "content": str(number)}]) for number in range(20)]
+        assert [f"{number}<|im_end|>" in each.result() for number, each in enumerate(quick)] == [True] * 20
+        assert all(isinstance(each.exception(), DataError) for each in slow)
+
+
+def test_a_lone_surrogate_is_a_fault_of_its_row() -> None:
+    with pytest.raises(DataError, match="lone surrogate"):
+        ChatTemplate(CHATML, {}).render([{"role": "user", "content": "a\ud800b"}])
