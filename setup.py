@@ -53,7 +53,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["sparktasks", "sparktasks.*"]),
-    package_data={"sparktasks": ["py.typed", "starter/*/*"]},
+    package_data={"sparktasks": ["py.typed", "starter/*/*", "examples/*/*"]},
     python_requires=">=3.10",
     install_requires=[
         "onnxruntime>=1.20",

@@ -1,6 +1,8 @@
 """Run a job file through spark-submit; the session, the master and the cluster's settings are spark-submit's.
 
 spark-submit --master yarn --properties-file conf/spark/cluster.conf scripts/annotate.py JOB.yaml
+
+Where sparktasks was installed from a wheel, `"$(sparktasks --script)" run JOB.yaml` does the same.
 """
 
 from __future__ import annotations

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import tempfile
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sparktasks
-from sparktasks.errors import DataError, DeliveryError, MissingDependency, SparkTasksError
+from sparktasks.errors import MissingDependency
+from sparktasks.jobs.failures import failure, refusal
 
-DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
-_HELP = f"""exit codes of run: {DONE} the output is written; {FAILED} the job failed while it ran; {REFUSED} the job was refused before
-anything ran (a wrong key, column or model); {STOPPED} stopped by Ctrl-C"""
+DONE, FAILED, REFUSED, STOPPED, TERMINATED = 0, 1, 2, 130, 143
+_HELP = f"""exit codes of run: {DONE} the output is written; {FAILED} the job failed while it ran; {REFUSED} the job was
+refused before anything ran (a wrong key, column, format or model, or another run is writing to the output);
+{STOPPED} stopped by Ctrl-C; {TERMINATED} stopped by SIGTERM"""
+
+_FORMS = {
+    "int8": "dynamic quantisation: weights in int8 by channel, activations by the range of each run; for encoders",
+    "int8w": "weights only, in 8 bits by blocks; also for decoders",
+    "int4": "weights only, in 4 bits by blocks: the smallest form, and the one that agrees least",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,22 +38,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = _parser().parse_args(arguments)
     try:
         _need_spark()
-        asked.act(asked)
+        with _terminable():
+            asked.act(asked)
     except KeyboardInterrupt:
         print("sparktasks: stopped", file=sys.stderr)
         raise SystemExit(STOPPED) from None
+    except _Terminated:
+        print("sparktasks: stopped by SIGTERM", file=sys.stderr)
+        raise SystemExit(TERMINATED) from None
     except Exception as error:
-        raise SystemExit(_failed(error)) from None
+        raise SystemExit(_failed(error, getattr(asked, "traceback", False))) from None
+
+
+class _Terminated(SystemExit):
+    """SIGTERM came; raised where the program is, so that locks and sessions are given back on the way out."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into `_Terminated` while the block runs, unless the application handles it already."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sparktasks", description="ML tasks as Spark annotators.", epilog=_HELP)
     parser.add_argument("--version", action="version", version=f"sparktasks {sparktasks.__version__}")
+    script = str(Path(__file__).with_name("__main__.py"))
+    parser.add_argument("--script", action="version", version=script, help="print the path of the script for spark-submit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run a job file", description="Read, annotate and write, as a job file says.", epilog=_HELP)
     run.add_argument("job", metavar="JOB.yaml")
+    run.add_argument("--traceback", action="store_true", help="print the whole story of a failure, not only its reason")
     run.set_defaults(act=_run)
     commands.add_parser("tasks", help="list the tasks").set_defaults(act=_tasks)
+    init = commands.add_parser("init", help="write commented example job files, and Spark settings")
+    init.add_argument("folder", metavar="FOLDER", nargs="?", default="conf", help="where to; without this, conf")
+    init.set_defaults(act=_init)
     inspect = commands.add_parser("inspect", help="describe a bundle, and which annotators take it")
     inspect.add_argument("bundle", metavar="BUNDLE", help="a folder, the name of a starter, or a hub id")
     inspect.add_argument("--file", help="the ONNX file in it; without this, model.onnx")
@@ -51,13 +98,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_optimize(commands: Any) -> None:
     optimize = commands.add_parser(
-        "optimize", help="make an int8 bundle", description="Make an int8 form of a bundle, and measure how far it agrees."
+        "optimize",
+        help="make a smaller, faster form of a bundle",
+        description="Make forms of a bundle with smaller weights, measure how far each agrees with it and how fast it "
+        "is, and recommend one. Give one or several of --int8, --int8w and --int4; each gets a folder of its own.",
     )
     optimize.add_argument("bundle", metavar="BUNDLE", help="a folder, the name of a starter, or a hub id")
-    optimize.add_argument("--int8", action="store_true", required=True, help="dynamic quantisation, weights in int8 by channel")
+    for precision, about in _FORMS.items():
+        name = f"--{precision}"
+        optimize.add_argument(name, dest="precisions", action="append_const", const=precision, default=[], help=about)
     optimize.add_argument("--file", help="the ONNX file in it; without this, model.onnx")
-    optimize.add_argument("--out", help="the folder to write; without this, BUNDLE-int8 in the working directory")
-    optimize.add_argument("--texts", metavar="FILE", help="texts to compare both models on, one a line")
+    optimize.add_argument(
+        "--out",
+        help="the folder to write, OUT-PRECISION for several forms; without this, BUNDLE-PRECISION where you are",
+    )
+    optimize.add_argument("--texts", metavar="FILE", help="texts to compare the models on, one a line, best 200 or more")
     optimize.set_defaults(act=_optimize)
 
 
@@ -95,6 +150,12 @@ def _tasks(asked: argparse.Namespace) -> None:
     print("\n".join(task_lines()))
 
 
+def _init(asked: argparse.Namespace) -> None:
+    from sparktasks.jobs.examples import write_examples
+
+    print("\n".join(write_examples(asked.folder)))
+
+
 def _inspect(asked: argparse.Namespace) -> None:
     from sparktasks.jobs.describe import bundle_lines
 
@@ -104,7 +165,7 @@ def _inspect(asked: argparse.Namespace) -> None:
 def _optimize(asked: argparse.Namespace) -> None:
     from sparktasks.jobs.describe import optimized_lines
 
-    print("\n".join(optimized_lines(asked.bundle, asked.file, asked.out, asked.texts)))
+    print("\n".join(optimized_lines(asked.bundle, asked.file, asked.out, asked.texts, asked.precisions)))
 
 
 def _cache(asked: argparse.Namespace) -> None:
@@ -116,27 +177,29 @@ def _cache(asked: argparse.Namespace) -> None:
         raise SystemExit(FAILED)
 
 
-def _failed(error: Exception) -> int:
-    """Say what went wrong: in one line where the job asked for something impossible, with the whole story otherwise."""
-    if _was_refused(error):
-        # Spark Connect puts the server's stack trace into the message.
-        message = str(error).partition("\n\nJVM stacktrace:")[0].strip()
-        print(f"sparktasks: {type(error).__name__}: {message}", file=sys.stderr)
+def _failed(error: Exception, with_traceback: bool) -> int:
+    """Say in one line what went wrong, and where the whole story is."""
+    if with_traceback:
+        traceback.print_exception(error)
+    if refused := refusal(error):
+        print(f"sparktasks: {refused}", file=sys.stderr)
         return REFUSED
-    traceback.print_exception(error)
-    print(f"sparktasks: failed: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}", file=sys.stderr)
+    if not with_traceback:
+        print(f"sparktasks: Traceback in {_kept(error)}", file=sys.stderr)
+    print(f"sparktasks: failed: {failure(error)}", file=sys.stderr)
     return FAILED
 
 
-def _was_refused(error: Exception) -> bool:
-    """Tell errors found before anything ran: ours, and those of Spark's analysis of columns, paths and SQL."""
-    if isinstance(error, SparkTasksError):
-        return not isinstance(error, (DataError, DeliveryError))
+def _kept(error: Exception) -> str:
+    """Write the whole story of an error to a file and return its name; on stderr where no file can be written."""
     try:
-        from pyspark.errors import AnalysisException
-    except ImportError:
-        return False
-    return isinstance(error, AnalysisException)
+        descriptor, name = tempfile.mkstemp(prefix="sparktasks-", suffix=".log")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        traceback.print_exception(error)
+        return "the lines above"
+    return name
 
 
 if __name__ == "__main__":

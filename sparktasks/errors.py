@@ -8,15 +8,19 @@ SparkTasksError
 ├── DeliveryError      (OSError)            a bundle did not reach the machine that needs it
 ├── SavedModelError    (ValueError)         a saved stage cannot be read by this version
 ├── JobError           (ValueError)         a job file asks for something that does not exist
+├── OutputError        (RuntimeError)       a job's output is not what the job wrote
 └── MissingDependency  (ImportError)        an optional package is not installed
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import socket
 import sys
 from collections.abc import Iterable
+
+_ALL_SHOWN = 12
 
 
 class SparkTasksError(Exception):
@@ -51,6 +55,10 @@ class JobError(SparkTasksError, ValueError):
     """A job file asks for something that does not exist."""
 
 
+class OutputError(SparkTasksError, RuntimeError):
+    """A job's output is not what the job wrote: rows are missing, or another run took it over."""
+
+
 class MissingDependency(SparkTasksError, ImportError):
     """An optional package is not installed; the message carries the command that installs it."""
 
@@ -83,5 +91,22 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Write names as a readable list for a message: ``'a', 'b'``, or ``none``."""
-    return ", ".join(repr(name) for name in names) or "none"
+    """Write names as a readable list for a message: ``'a', 'b'``, or ``none``.
+
+    Of many names, those that differ only in their numbers, as the caches of a language model do, are shown once.
+
+    >>> listed(f"present.{layer}.key" for layer in range(30))
+    "'present.0.key' and 29 more"
+    """
+    every = list(names)
+    shown = every if len(every) <= _ALL_SHOWN else _distinct_kinds(every)
+    rest = f" and {len(every) - len(shown)} more" if len(shown) < len(every) else ""
+    return (", ".join(repr(name) for name in shown) or "none") + rest
+
+
+def _distinct_kinds(names: Iterable[object]) -> list[object]:
+    """Return the first of all names that differ only in their numbers."""
+    kinds: dict[str, object] = {}
+    for name in names:
+        kinds.setdefault(re.sub(r"\d+", "0", repr(name)), name)
+    return list(kinds.values())

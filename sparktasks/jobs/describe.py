@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import sparktasks
-from sparktasks.errors import ParamError, SparkTasksError
-from sparktasks.runtime.agreement import agreement
+from sparktasks.errors import BundleError, ParamError, SparkTasksError, listed
+from sparktasks.runtime.agreement import Agreement, agreements, recommendation
 from sparktasks.runtime.bundle import Bundle, open_bundle
+from sparktasks.runtime.checks import check_text_encoder
+from sparktasks.runtime.generation.layout import generates
 from sparktasks.runtime.graph import Port
-from sparktasks.runtime.quantize import quantize, write_card
+from sparktasks.runtime.quantize import FORMS, LOSES_TOKENS, quantize, write_card
 from sparktasks.runtime.store import Store
+from sparktasks.runtime.text_model import TextModel
+from sparktasks.runtime.tokens import Lengths
 from sparktasks.spark.annotator import ModelAnnotator
 from sparktasks.spark.sources import find_folder
 
@@ -57,6 +61,7 @@ def bundle_lines(source: str, file: str | None = None) -> list[str]:
         *_ports("output", bundle.graph.outputs),
         ("labels", _labels(bundle)),
         ("max length", "not limited" if bundle.max_length is None else f"{bundle.max_length} tokens"),
+        *_padding(bundle),
         *_sizes(bundle),
         ("sha256", bundle.hash),
         *_takers(bundle),
@@ -77,8 +82,21 @@ def _ports(kind: str, ports: Sequence[Port]) -> Iterator[tuple[str, str]]:
 def _labels(bundle: Bundle) -> str:
     if not bundle.config.get("id2label") and not bundle.config.get("num_labels"):
         return "none named"
-    shown = ", ".join(bundle.labels[:_LABELS_SHOWN])
+    try:
+        shown = ", ".join(bundle.labels[:_LABELS_SHOWN])
+    except BundleError as error:
+        return str(error)
     return f"{len(bundle.labels)}: {shown}{', ...' if len(bundle.labels) > _LABELS_SHOWN else ''}"
+
+
+def _padding(bundle: Bundle) -> Iterator[tuple[str, str]]:
+    """Run a text encoder on samples and say whether padding changes its answers."""
+    try:
+        check_text_encoder(bundle)
+    except BundleError:
+        return
+    model = TextModel(bundle, Lengths(bundle.max_length), batch_tokens=512, device="cpu")
+    yield "padding", str(model.padding(bundle.logits.name))
 
 
 def _sizes(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -97,19 +115,54 @@ def _takers(bundle: Bundle) -> Iterator[tuple[str, str]]:
             yield "fits not", f"{cls.__name__}: {error}"
 
 
-def optimized_lines(source: str, file: str | None, out: str | None, texts: str | None) -> list[str]:
-    """Make an int8 bundle of a bundle, measure it on the texts of a file (one a line), and say what came of it."""
+def optimized_lines(
+    source: str,
+    file: str | None,
+    out: str | None,
+    texts: str | None,
+    precisions: Sequence[str],
+) -> list[str]:
+    """Make forms of a bundle, each in a folder of its own, measure them, and say what came of it.
+
+    ``texts`` names a file with one text a line to measure them on; without it nothing is measured. Of several forms
+    the folders are ``out`` with the precision added.
+    """
+    if not precisions:
+        raise ParamError(f"no precision is named: give at least one of {listed(f'--{name}' for name in FORMS)}")
     bundle = open_bundle(find_folder(source, None, "sparktasks optimize"), file)
     lines = _texts(texts) if texts else []
-    made = quantize(bundle, Path(out or f"{bundle.folder.name}-int8"))
+    chosen = list(dict.fromkeys(precisions))
+    folders = {precision: _form_folder(bundle, out, precision, len(chosen) > 1) for precision in chosen}
+    for folder in folders.values():
+        if folder.exists():
+            raise BundleError(f"{folder} already exists: name another folder with --out")
     try:
-        found = agreement(bundle, made, lines) if lines else None
-        write_card(made, bundle, found)
+        forms = {precision: quantize(bundle, folder, precision) for precision, folder in folders.items()}
+        results = agreements(bundle, forms, lines) if lines else {}
+        advice = recommendation(results) if results else ""
+        for precision, form in forms.items():
+            write_card(form, bundle, precision, results.get(precision), advice)
     except BaseException:
-        shutil.rmtree(made.folder, ignore_errors=True)
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
         raise
-    sizes = f"{bundle.all_weight_bytes / 1e6:,.1f} MB -> {made.all_weight_bytes / 1e6:,.1f} MB"
-    return [f"{made.model_path}: {sizes}", *(found.lines() if found else ["not measured: give --texts FILE"])]
+    return [*_form_lines(bundle, forms, results), *([advice] if advice else ["not measured: give --texts FILE"])]
+
+
+def _form_folder(bundle: Bundle, out: str | None, precision: str, is_one_of_several: bool) -> Path:
+    if out is None:
+        return Path(f"{bundle.folder.name}-{precision}")
+    return Path(f"{out}-{precision}" if is_one_of_several else out)
+
+
+def _form_lines(bundle: Bundle, forms: Mapping[str, Bundle], results: Mapping[str, Agreement]) -> Iterator[str]:
+    """Say what was made, and what was measured of it."""
+    for precision, form in forms.items():
+        yield f"{form.model_path}: {bundle.all_weight_bytes / 1e6:,.1f} MB -> {form.all_weight_bytes / 1e6:,.1f} MB"
+        if precision in results:
+            yield from (f"  {line}" for line in results[precision].lines())
+        if precision == "int8" and generates(bundle):
+            yield f"  Warning: {LOSES_TOKENS}"
 
 
 def _texts(path: str) -> list[str]:
@@ -121,7 +174,7 @@ def _texts(path: str) -> list[str]:
         raise ParamError(f"{path!r} is not a text file in UTF-8: {error}") from error
     found = [line for line in lines if line]
     if not found:
-        raise ParamError(f"{path!r} has no texts in it: one a line is wanted")
+        raise ParamError(f"{path!r} has no texts in it: one a line is expected")
     return found
 
 

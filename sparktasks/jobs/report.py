@@ -38,33 +38,49 @@ def _sum(left: int | None, right: int | None) -> int | None:
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished job in numbers; None stands for what could not be learnt."""
+    """A finished job in numbers; None stands for what could not be learnt.
+
+    ``already`` is the number of rows that an earlier run wrote, ``errors`` that of rows with errors in the whole
+    output; only resumed jobs have them.
+    """
 
     name: str
     output: str
     counts: Counts
-    seconds: float
+    seconds: float = 0.0
     models: tuple[str, ...] = ()
     already: int | None = None
     strays: int = 0
+    errors: int | None = None
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Write the summary for a reader."""
-        rows, faults = self.counts.rows, self.counts.faults
-        written = _number(rows)
-        if self.already is not None:
-            written += f" ({self.already:,} more were there already)"
+        rows = self.counts.rows
         pairs = [
-            ("rows", written),
-            ("rows with errors", _number(faults)),
+            ("rows", self._rows()),
+            ("rows with errors", self._faults()),
             ("seconds", f"{self.seconds:.1f}"),
             ("rows/s", "unknown" if rows is None else f"{rows / max(self.seconds, 1e-9):,.1f}"),
             *(("model", model) for model in self.models),
             ("written to", self.output),
+            *(("note", note) for note in self.notes),
         ]
-        if self.strays:
-            pairs.append(("note", f"the output also holds {self.strays:,} ids that the input does not have"))
         return [f"{self.name}: done", *(f"  {name:<18}{value}" for name, value in pairs)]
+
+    def _rows(self) -> str:
+        written = _number(self.counts.rows)
+        return written if self.already is None else f"{written} ({self.already:,} more were there already)"
+
+    def _faults(self) -> str:
+        """Write the errors of this run and, where the output holds rows of earlier runs, of all together."""
+        here = _number(self.counts.faults)
+        if not self.already:
+            return here
+        if self.errors is None:
+            return f"{here} (the rows that were there already do not show theirs)"
+        hint = "; `retry: errors` annotates them again" if self.errors else ""
+        return f"{here} ({self.errors:,} in the whole output{hint})"
 
 
 def counts(made: Annotated) -> Counts:
@@ -94,7 +110,8 @@ def _providers(spark: SparkSession, models: Sequence[Model], ran: bool) -> list[
 
 
 def providers_used(spark: SparkSession, models: Sequence[Model]) -> list[str]:
-    """Ask an executor which onnxruntime provider it runs each model on; right after a job its sessions are open still."""
+    """Ask an executor which onnxruntime provider it runs each model on; right after a job its sessions are open
+    still."""
     asked = [(BundleRef.of(model.bundle), model.device) for model in models]
     if not asked:
         return []

@@ -1,11 +1,13 @@
 """Resuming: the input is written in parts, and what an earlier run wrote is left out of the next.
 
 Spark commits a write as a whole, so a killed job leaves nothing of a single big write. A job with ``resume`` therefore
-writes ``chunks`` parts, by a hash of the id, each committed on its own, and a later run asks the output which ids it has.
+writes ``chunks`` parts, by a hash of the id, each committed on its own, and a later run asks the output which ids it
+has.
 
 One trap: the file committers of Hadoop move *every* finished task they find under ``_temporary`` into the output, also
-those that a killed run left there, so that the next append would bring in rows it never looked at. `settle` therefore
-appends nothing first: what a killed run had finished is committed then, and counts as written.
+those that a killed run left there, so that the next append would bring in rows it never looked at. Where there are such
+leftovers, `Output.settle` therefore appends nothing first: what a killed run had finished is committed then, and counts
+as written. Nobody else may be writing meanwhile, which `locked` sees to.
 """
 
 from __future__ import annotations
@@ -14,16 +16,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ByteType, DataType, IntegerType, LongType, ShortType, StringType, StructType
+from pyspark.sql.types import (
+    ByteType,
+    DataType,
+    DateType,
+    DecimalType,
+    IntegerType,
+    LongType,
+    ShortType,
+    StringType,
+    StructType,
+)
 
 from sparktasks.errors import ColumnError, JobError, did_you_mean, listed
-from sparktasks.jobs.spec import DEFAULT_CHUNKS, FILE_FORMATS, Job
-from sparktasks.jobs.storage import write
+from sparktasks.jobs.output import Output
+from sparktasks.jobs.spec import DEFAULT_CHUNKS, Job
 from sparktasks.spark.vectorized import quoted
 
-_ID_TYPES = (ByteType, ShortType, IntegerType, LongType, StringType)
+_ID_TYPES = (ByteType, ShortType, IntegerType, LongType, StringType, DecimalType, DateType)
 _ID, _DONE, _ROWS, _PART = "sparktasks_id", "sparktasks_done", "sparktasks_rows", "sparktasks_part"
 # What Spark's CSV writer trims, or its line-wise reader does not give back.
 _LOST_IN_CSV = r'^$|^\s|\s$|[\r\n"\\]'
@@ -39,31 +51,30 @@ class Plan:
     strays: int
 
 
-def plan_parts(job: Job, source: DataFrame, schema: StructType) -> Plan:
-    """Find out which rows the output lacks, and cut them into parts; ``schema`` is that of the columns to write."""
+def check_id(job: Job, source: DataFrame, schema: StructType) -> None:
+    """Raise `ColumnError` where the id column cannot serve; ``schema`` is that of the columns to write."""
+    name = str(job.id)
+    _id_type(source, name, f"{job.name}: read")
+    if name.lower() not in [column.lower() for column in schema.names]:
+        raise ColumnError(f"{job.name}: write: the id column {name!r} must be among the columns written, which are {listed(schema.names)}")
+
+
+def plan_parts(job: Job, source: DataFrame, output: Output) -> Plan:
+    """Find out which rows the output lacks, and cut them into parts."""
     name = str(job.id)
     kind = _id_type(source, name, f"{job.name}: read")
-    _check_output(schema, name, f"{job.name}: write")
-    settle(job, source.sparkSession, schema)
-    done = _written(job, source.sparkSession, schema).select(quoted(name).cast(kind).alias(_ID)).distinct().withColumn(_DONE, F.lit(True))
+    if output.has_leftovers():
+        output.settle()
+    written = output.rows() if output.exists() else output.spark.createDataFrame([], output.schema)
+    done = written.select(quoted(name).cast(kind).alias(_ID)).distinct().withColumn(_DONE, F.lit(True))
     chunks = job.chunks or DEFAULT_CHUNKS
     survey = _survey(job, source, done, chunks)
     parts = [_part(source, done, name, chunks, row) for row in survey if row["todo"]]
-    return Plan(parts, *(sum(row[count] for row in survey) for count in ("todo", "done", "strays")))
+    return Plan(parts, _total(survey, "todo"), _total(survey, "done"), _total(survey, "strays"))
 
 
-def settle(job: Job, spark: SparkSession, schema: StructType) -> None:
-    """Append nothing: makes the output if it is not there, and commits what a killed run had finished."""
-    write(spark.createDataFrame([], schema), job.write, "append")
-
-
-def _written(job: Job, spark: SparkSession, schema: StructType) -> DataFrame:
-    reader = spark.read.options(**job.write.options)
-    if job.write.table:
-        return reader.table(job.write.table)
-    if job.write.format in FILE_FORMATS:  # files written by a first part that was never finished have no schema to find
-        reader = reader.schema(schema)
-    return reader.format(str(job.write.format)).load(job.write.path)
+def _total(survey: Sequence[Any], count: str) -> int:
+    return sum(row[count] for row in survey)
 
 
 def _id_type(source: DataFrame, name: str, where: str) -> DataType:
@@ -72,13 +83,12 @@ def _id_type(source: DataFrame, name: str, where: str) -> DataType:
         problem = "is ambiguous" if same else "does not exist"
         raise ColumnError(f"{where}: the id column {name!r} {problem}.{did_you_mean(name, source.columns)} The input has: {listed(source.columns)}")
     if not isinstance(same[0].dataType, _ID_TYPES):
-        raise ColumnError(f"{where}: the id column {name!r} is {same[0].dataType.simpleString()}, but ids are strings or whole numbers")
+        raise ColumnError(
+            f"{where}: the id column {name!r} is {same[0].dataType.simpleString()}, "
+            "but ids are strings or whole numbers, decimals or dates. Cast it with read: columns, such as CAST(x AS "
+            "string) AS x"
+        )
     return same[0].dataType
-
-
-def _check_output(schema: StructType, name: str, where: str) -> None:
-    if name.lower() not in [column.lower() for column in schema.names]:
-        raise ColumnError(f"{where}: the id column {name!r} must be among the columns written, which are {listed(schema.names)}")
 
 
 def _chunk(column: Column, chunks: int) -> Column:
@@ -86,7 +96,8 @@ def _chunk(column: Column, chunks: int) -> Column:
 
 
 def _survey(job: Job, source: DataFrame, done: DataFrame, chunks: int) -> Sequence[Any]:
-    """Count for each part the ids to do and those done, reading nothing but ids; refuse ids that cannot be told apart."""
+    """Count for each part the ids to do and those done, reading nothing but ids; refuse ids that cannot be told
+    apart."""
     ids = source.select(quoted(str(job.id)).alias(_ID)).groupBy(_ID).agg(F.count(F.lit(1)).alias(_ROWS))
     problem = _problem(ids, job.write.format)
     counts = {
@@ -113,7 +124,8 @@ def _problem(ids: DataFrame, output_format: str | None) -> Column:
 
 
 def _part(source: DataFrame, done: DataFrame, name: str, chunks: int, row: Any) -> DataFrame:
-    """Return the input's rows of one part that are not written; the stages come after, so that nothing runs for the others."""
+    """Return the input's rows of one part that are not written; the stages come after, so that nothing runs for the
+    others."""
     mine = source.where(_chunk(quoted(name), chunks) == row[_PART])
     if not row["done"] + row["strays"]:
         return mine

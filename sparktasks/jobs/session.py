@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
+from sparktasks.errors import JobError
 from sparktasks.jobs.progress import say
 from sparktasks.jobs.spec import Job
 from sparktasks.jobs.stages import records_per_batch
+from sparktasks.spark.sessions import current_session
 
 # Set by spark-submit for the Python driver it starts.
 _SUBMITTED = "PYSPARK_GATEWAY_PORT"
+_NO_JAVA = (
+    "Spark needs Java, 17 or newer, and none runs here. Install one (Debian and Ubuntu: apt-get install "
+    "openjdk-17-jre-headless; "
+    "macOS: brew install openjdk@17), and see that java is on the PATH or JAVA_HOME names its folder"
+)
 
 
 @contextmanager
 def session_of(job: Job) -> Iterator[SparkSession]:
-    """Give the running session as it is, spark-submit's with the job's settings added, or a new one that is stopped at the end."""
-    active = SparkSession.getActiveSession()
-    if active is not None:
-        _left_out(job, {name for name, value in _settings(job).items() if active.conf.get(name, None) != value})
-        yield active
+    """Give the process's session as it is, spark-submit's with the job's settings, or a new one, stopped at the end.
+
+    Whichever thread asks: a session that was there before belongs to somebody else.
+    """
+    running = current_session()
+    if running is not None:
+        _left_out(job, {name for name, value in _settings(job).items() if running.conf.get(name, None) != value})
+        yield running
         return
     # Executors on this machine must find the packages that this driver found.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -32,7 +45,8 @@ def session_of(job: Job) -> Iterator[SparkSession]:
     try:
         yield session
     finally:
-        session.stop()
+        with suppress(Exception):  # a JVM that has ended already, as Ctrl-C ends it, needs no stop
+            session.stop()
 
 
 def _settings(job: Job) -> dict[str, str]:
@@ -58,11 +72,29 @@ def _own(job: Job) -> SparkSession:
         builder = builder.config("spark.ui.showConsoleProgress", "false")
     for name, value in (_defaults(job) | _settings(job)).items():
         builder = builder.config(name, value)
-    return builder.getOrCreate()
+    try:
+        return builder.getOrCreate()
+    except Exception as error:
+        java = _java_version()
+        if job.spark.remote or java is not None:
+            raise
+        raise JobError(f"{job.name}: {_NO_JAVA}") from error
+
+
+def _java_version() -> str | None:
+    """Return what Java says of itself; None where there is none that runs."""
+    home = os.environ.get("JAVA_HOME")
+    command = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    try:
+        done = subprocess.run([command or "java", "-version"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (done.stderr or done.stdout).strip()
 
 
 def _submitted(job: Job) -> SparkSession:
-    """Take spark-submit's session: what was given there wins, other settings are added where a running session takes them."""
+    """Take spark-submit's session: what was given there wins, other settings are added where a running session takes
+    them."""
     session = SparkSession.builder.getOrCreate()
     given = session.sparkContext.getConf()
     late = set()

@@ -6,6 +6,7 @@ Each dataclass is one section, each field one key of it; `Key` gives the key's d
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from sparktasks.spark.params import Check, Converter, at_least, one_of
 
 FILE_FORMATS = ("parquet", "orc", "avro", "csv", "json", "text", "xml", "binaryFile", "image")
 MODES = ("append", "overwrite", "ignore", "error", "errorifexists")
+RESUMES = ("redo", "adopt")
 DEFAULT_CHUNKS = 16
 
 S = TypeVar("S")
@@ -50,6 +52,7 @@ class ReadSection:
     options: Annotated[dict[str, Any], Key("the format's options")] = field(default_factory=dict)
     schema: Annotated[str | None, Key("the columns, as SQL writes them: id bigint, text string")] = None
     where: Annotated[str | None, Key("an SQL condition that rows must meet")] = None
+    columns: Annotated[list[str] | None, Key("SQL expressions for the columns to read, such as casts; all without it")] = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,14 @@ class Job:
     stages: Annotated[tuple[StageSection, ...], Key("the stages, in order")] = ()
     pipeline: Annotated[str | None, Key("a saved PipelineModel, instead of stages")] = None
     id: Annotated[str | None, Key("the column that tells rows apart, for resume")] = None
-    resume: Annotated[bool, Key("whether rows that an earlier run wrote are left out")] = False
+    resume: Annotated[
+        bool | str,
+        Key(
+            "whether rows that an earlier run wrote are left out; redo writes all again, adopt takes what is there as it is",
+            one_of(True, False, *RESUMES),
+        ),
+    ] = False
+    retry: Annotated[str | None, Key("with resume: rows to annotate again although they are written", one_of("errors"))] = None
     chunks: Annotated[int | None, Key("with resume: parts that are written one by one", at_least(1))] = None
     onError: Annotated[str | None, Key("what a fault in one row's data does, for every stage", one_of("keep", "fail"))] = None
     name: str = "job"
@@ -98,13 +108,28 @@ def load_job(path: str | Path) -> Job:
     if not file.is_file():
         raise JobError(f"there is no job file {str(path)!r}")
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(_text(file), Loader=_Loader)
     except yaml.YAMLError as error:
         raise JobError(f"{file.name} is not valid YAML: {error}") from error
+    if isinstance(content, Mapping):  # a place for anchors, as in Compose files
+        content = {name: value for name, value in content.items() if not str(name).startswith("x-")}
     job = _section(Job, content, file.name)
     job = dataclasses.replace(job, name=file.stem)
     _check_whole(job, file.name)
     return job
+
+
+def _text(file: Path) -> str:
+    raw = file.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise JobError(
+            f"{file.name} is not written in UTF-8: line {line} holds the byte {raw[error.start]:#04x}, as Latin-1 and "
+            "other "
+            "encodings write a letter. Save it as UTF-8"
+        ) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -119,6 +144,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# 1e-3 is a number, as in YAML 1.2; PyYAML takes it for a string.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
 def _section(cls: type[S], content: Any, where: str) -> S:
     """Make a section of a mapping."""
     kinds: dict[str, Any] = {name: get_args(kind) for name, kind in get_type_hints(cls, include_extras=True).items() if get_origin(kind) is Annotated}
@@ -127,7 +156,8 @@ def _section(cls: type[S], content: Any, where: str) -> S:
     for name in content:
         if name not in kinds:
             raise JobError(f"{where}: there is no key {name!r}.{did_you_mean(str(name), kinds)} Allowed: {listed(kinds)}")
-    needed = {one.name for one in dataclasses.fields(cls) if one.default is one.default_factory is dataclasses.MISSING}  # type: ignore[arg-type]
+    fields: Any = dataclasses.fields(cls)  # type: ignore[arg-type]
+    needed = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
     for name in sorted(needed - set(content)):
         raise JobError(f"{where}: the key {name!r} is missing: {kinds[name][1].doc}")
     # A key without a value, such as `options:` above lines that are commented out, is a key left out.
@@ -189,8 +219,9 @@ def _check_whole(job: Job, where: str) -> None:
         raise JobError(f"{where}: read: a table knows its format and its schema: leave 'format' and 'schema' out")
     if job.resume:
         _check_resume(job, where)
-    elif job.chunks is not None:
-        raise JobError(f"{where}: 'chunks' has no effect without 'resume: true'")
+    for name in ("chunks", "retry"):
+        if not job.resume and getattr(job, name) is not None:
+            raise JobError(f"{where}: {name!r} has no effect without 'resume: true'")
 
 
 def _check_place(section: ReadSection | WriteSection, where: str) -> None:
@@ -207,10 +238,17 @@ def _check_resume(job: Job, where: str) -> None:
         raise JobError(f"{where}: 'resume' needs 'id': the name of a column that is unique and never null")
     if job.write.mode not in (None, "append"):
         raise JobError(
-            f"{where}: write: mode={job.write.mode!r} and 'resume: true' exclude each other: a resumed job adds the missing rows "
+            f"{where}: write: mode={job.write.mode!r} and 'resume: true' exclude each other: a resumed job adds the "
+            "missing rows "
             "to what is there (append). Leave 'mode' out, or leave 'resume' out"
         )
     if job.id in job.write.partitionBy:
         raise JobError(f"{where}: write: partitionBy names the id column {job.id!r}, which would make a folder for every row")
     if not job.write.path and not job.write.table:
         raise JobError(f"{where}: 'resume' needs an output that can be read again: give write: 'path' or 'table'")
+    if job.retry and job.resume == "redo":
+        raise JobError(f"{where}: 'retry: errors' and 'resume: redo' cannot be combined: redo writes every row again")
+    if job.retry and job.write.format not in FILE_FORMATS:
+        raise JobError(
+            f"{where}: 'retry: errors' replaces rows in files, so write needs a 'path' and one of these formats: {listed(FILE_FORMATS[:5])}"
+        )

@@ -47,7 +47,8 @@ def _is_annotator(value: Any) -> bool:
 
 
 def records_per_batch(name: str) -> int:
-    """Return how many rows of an Arrow batch suit an annotator: those of a model that is slow, or reads large cells, are fewer."""
+    """Return how many rows of an Arrow batch suit an annotator: those of a model that is slow, or reads large cells,
+    are fewer."""
     cls = getattr(sparktasks, name)
     return int(cls.records_per_batch) if issubclass(cls, ModelAnnotator) else LIGHT_RECORDS
 
@@ -96,7 +97,8 @@ def _flattened(stages: Iterable[Any]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that a job uses: its name as the user knows it, the annotator's class, the bundle, the device asked for."""
+    """A model that a job uses: its name as the user knows it, the annotator's class, the bundle, the device asked
+    for."""
 
     name: str
     annotator: str
@@ -131,14 +133,14 @@ def annotated(source: DataFrame, stages: Sequence[Any], columns: Sequence[str] |
             flags.extend(flag)
         frame = stage.transform(frame)
     tests = [F.col(flag) for flag in flags]
-    tests += [_has_fault(quoted(field.name)) for field in frame.schema.fields if is_annotations(field.dataType)]
+    tests += [has_fault(quoted(field.name)) for field in frame.schema.fields if is_annotations(field.dataType)]
     observation = Observation()
     faulty = reduce(Column.__or__, tests) if tests else F.lit(False)
     observed = frame.observe(observation, F.count(F.lit(1)).alias("rows"), F.count(F.when(faulty, True)).alias("faults")).drop(*flags)
     return Annotated(observed.selectExpr(*columns) if columns else observed, observation, bool(tests))
 
 
-def _has_fault(column: Column) -> Column:
+def has_fault(column: Column) -> Column:
     return F.coalesce(F.exists(column, lambda annotation: annotation["result"].isNull()), F.lit(False))
 
 

@@ -16,7 +16,9 @@ def read(spark: SparkSession, section: ReadSection) -> DataFrame:
         if section.schema:
             reader = reader.schema(section.schema)
         frame = reader.format(str(section.format)).load(section.path)
-    return frame.where(section.where) if section.where else frame
+    if section.where:
+        frame = frame.where(section.where)
+    return frame.selectExpr(*section.columns) if section.columns else frame
 
 
 def write(frame: DataFrame, section: WriteSection, mode: str) -> None:

@@ -194,7 +194,7 @@ class ModelAnnotator(ColumnAnnotator):
         """Use an opened bundle; raises `BundleError` where it does not fit the task."""
         self.check_bundle(bundle)
         check_operators(bundle)
-        hold_files(bundle.folder, bundle.files)
+        hold_files(bundle.folder, bundle.files, bundle)
         self._bundle = bundle.sealed()
         return self
 
@@ -241,7 +241,7 @@ def annotate_each(
     for index, items in zip(usable, compute(usable), strict=True):
         made[index] = items
         if fails and (error := next((item.error for item in items if item.result is None), None)):
-            raise DataError(f"{error}. The text: {str(source.result[index])[:80]!r}. With onError='keep' the job goes on")
+            raise DataError(f"{error.removeprefix('DataError: ')}. The text: {str(source.result[index])[:80]!r}. With onError='keep' the job goes on")
     if None in source.result:
         reasons = source.metadata_value("error")
         for index, text in enumerate(source.result):

@@ -138,10 +138,15 @@ def chain_of(df: DataFrame) -> Chain:
     """
     settings = df.sparkSession.conf
     chain = df.__dict__.get(_ATTRIBUTE)
-    if isinstance(chain, Chain) and settings.get(FUSE_SETTING, "true") != "false" and not _is_stored(df):
+    if isinstance(chain, Chain) and _is_on(settings.get(FUSE_SETTING, "true")) and not _is_stored(df):
         return chain
     visible = tuple(Visible(field.name, field.dataType, field.metadata or {}, position=n) for n, field in enumerate(df.schema.fields))
-    return Chain(df, visible, case_sensitive=settings.get("spark.sql.caseSensitive", "false") == "true")
+    return Chain(df, visible, case_sensitive=_is_on(settings.get("spark.sql.caseSensitive", "false")))
+
+
+def _is_on(setting: Any) -> bool:
+    """Tell whether a setting is true, in whichever case it was written: Python's True is one that people set."""
+    return str(setting).strip().lower() == "true"
 
 
 def _is_stored(df: DataFrame) -> bool:

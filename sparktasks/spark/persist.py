@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyspark.ml.util import MLReader, MLWriter
+from pyspark.ml.util import MLReader, MLWritable, MLWriter
+from pyspark.sql import SparkSession
 
-from sparktasks.errors import SavedModelError, did_you_mean
+from sparktasks.errors import SavedModelError, SparkTasksError, did_you_mean
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.spark.delivery import is_connect
+from sparktasks.spark.sessions import current_session
 from sparktasks.spark.storage import fetch_folder, local_path, put_files
 
 if TYPE_CHECKING:
@@ -40,7 +45,7 @@ class StageWriter(MLWriter):
 
         Raises `DeliveryError` where the model's files changed or are gone since the stage was made.
         """
-        spark, bundle = self.sparkSession, getattr(self.stage, "_bundle", None)
+        spark, bundle = self._session(), getattr(self.stage, "_bundle", None)
         line = json.dumps(_metadata(self.stage, spark.version))
         if bundle is not None:
             bundle.check_unchanged()
@@ -49,6 +54,12 @@ class StageWriter(MLWriter):
         spark.createDataFrame([(line,)], ["value"]).coalesce(1).write.text(f"{path}/metadata")
         if bundle is not None:
             put_files(bundle.folder, bundle.files, f"{path}/bundle", shared=_is_visible(path, self.stage.uid))
+
+    def _session(self) -> SparkSession:
+        """Return the session given to this writer, else the process's, which pyspark's own look-up misses in a thread."""
+        if self._sparkSession is None and (running := current_session()) is not None:
+            self.session(running)
+        return self.sparkSession
 
 
 def _clear(writer: MLWriter, path: str) -> None:
@@ -102,39 +113,68 @@ class StageReader(MLReader[Any]):
 
 
 def load_stage(folder: Path) -> Any:
-    """Read the stage saved in a folder of this machine."""
+    """Read the stage saved in a folder of this machine; `SavedModelError` where its metadata are not what was written."""
     metadata = read_metadata(folder)
-    if metadata.get("formatVersion", 0) > FORMAT_VERSION:
-        raise SavedModelError(
-            f"{folder} was saved in format {metadata['formatVersion']}, and this version of sparktasks reads up to {FORMAT_VERSION}. "
-            "Run: pip install --upgrade sparktasks"
-        )
-    stage = _class(metadata["class"], folder)()
-    stage._resetUid(metadata["uid"])
-    stage.setParams(**metadata["paramMap"])
+    with _interpreting(folder):
+        version, model = int(metadata.get("formatVersion", 0)), metadata.get("model")
+        if version > FORMAT_VERSION:
+            raise SavedModelError(
+                f"{folder} was saved in format {version}, and this version of sparktasks reads up to {FORMAT_VERSION}. "
+                "Run: pip install --upgrade sparktasks"
+            )
+        stage = _class(str(metadata["class"]), folder)()
+        stage._resetUid(_plain_name(metadata["uid"], folder))
+        stage.setParams(**metadata["paramMap"])
     if (folder / "bundle").is_dir():
-        stage.setBundle(open_bundle(folder / "bundle", metadata.get("model")))
+        stage.setBundle(open_bundle(folder / "bundle", model))
+    elif model is not None:
+        raise SavedModelError(f"{folder} was saved with the model {model!r}, but its folder 'bundle' is missing. Copy the whole folder")
     return stage
 
 
 def load_stages(folder: Path) -> list[Any]:
     """Read the stages of a PipelineModel (or the one stage) saved in a folder of this machine, without Spark."""
     metadata = read_metadata(folder)
-    if not metadata["class"].startswith("pyspark.ml.pipeline."):
-        return [load_stage(folder)]
-    uids = metadata["paramMap"]["stageUids"]
+    with _interpreting(folder):
+        if not metadata["class"].startswith("pyspark.ml.pipeline."):
+            return [load_stage(folder)]
+        uids = [_plain_name(uid, folder) for uid in metadata["paramMap"]["stageUids"]]
     width = len(str(len(uids)))
-    return [stage for index, uid in enumerate(uids) for stage in load_stages(folder / "stages" / f"{index:0{width}d}_{uid}")]
+    stages = []
+    for index, uid in enumerate(uids):
+        stages += load_stages(folder / "stages" / f"{index:0{width}d}_{uid}")
+    return stages
+
+
+def _plain_name(uid: Any, folder: Path) -> str:
+    """Return a stage's uid, which is part of a folder's name; `SavedModelError` where it would lead elsewhere."""
+    if not isinstance(uid, str) or not re.fullmatch(r"[\w.-]+", uid):
+        raise SavedModelError(f"{folder} names a stage {uid!r}: letters, digits, '_', '.' and '-' are expected")
+    return uid
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
     """Read the JSON line of a saved stage or pipeline."""
     parts = sorted((folder / "metadata").glob("part-*"))
-    lines = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines() if line]
+    with _interpreting(folder):
+        lines = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines() if line]
+        found = json.loads(lines[0]) if lines else None
     if not lines:
         raise SavedModelError(f"{folder} is not a saved stage or pipeline: there is no metadata in it")
-    found: dict[str, Any] = json.loads(lines[0])
+    if not isinstance(found, dict):
+        raise SavedModelError(f"{folder}: its metadata are {str(found)[:80]!r}, but a JSON object is expected")
     return found
+
+
+@contextmanager
+def _interpreting(folder: Path) -> Iterator[None]:
+    """Make what goes wrong with odd metadata a `SavedModelError` that names the folder; errors of ours stay."""
+    try:
+        yield
+    except SparkTasksError:
+        raise
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise SavedModelError(f"{folder}: its metadata have another form than was written: {type(error).__name__}: {error}") from error
 
 
 def _class(name: str, folder: Path) -> Any:
@@ -142,6 +182,7 @@ def _class(name: str, folder: Path) -> Any:
     if module != _PACKAGE:
         raise SavedModelError(f"{folder} holds a {name}: only stages of sparktasks can be read here")
     front = importlib.import_module(_PACKAGE)
-    if attribute not in front.__all__:
+    found = getattr(front, attribute) if attribute in front.__all__ else None
+    if not (isinstance(found, type) and issubclass(found, MLWritable)):
         raise SavedModelError(f"{folder} holds a {attribute}, which this version of sparktasks lacks.{did_you_mean(attribute, front.__all__)}")
-    return getattr(front, attribute)
+    return found

@@ -9,8 +9,10 @@ from sparktasks.errors import BundleError, MissingDependency, did_you_mean, list
 from sparktasks.runtime.bundle import MODEL_FOLDERS, graph_files
 
 STARTERS = Path(__file__).parent.parent / "starter"
+_URI = re.compile(r"[A-Za-z][\w+.-]+:/|(dbfs|hdfs|s3a?|abfss?|gs):")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "LICENSE*", "README.md"]
+_MODULE_WEIGHTS = ["[0-9]_Dense/*.safetensors", "[0-9]_LayerNorm/*.safetensors"]  # of sentence-transformers
 
 
 def starter_names() -> list[str]:
@@ -32,7 +34,7 @@ def find_folder(source: str | Path | None, starter: str | None, who: str, precis
         return Path(name).expanduser()
     if name in starter_names():
         return STARTERS / name
-    if "://" in name or re.match(r"(dbfs|hdfs|s3a?|abfss?|gs):", name):
+    if _URI.match(name):
         from sparktasks.spark.storage import fetch_folder
 
         return fetch_folder(name)
@@ -54,7 +56,7 @@ def _from_hub(name: str, precision: str) -> Path:
     for main, beside in (*graph_files(precision), everything):  # a repository often has ten precisions of one model
         models = [f"{sub}{file}*" for file in (*main, *beside) for sub in ("", "onnx/")]
         try:
-            folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*_SMALL_FILES, *models]))
+            folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*_SMALL_FILES, *_MODULE_WEIGHTS, *models]))
         except Exception as error:
             raise BundleError(f"there is no folder {name!r} here, and the hub did not give it: {type(error).__name__}: {error}") from error
         if any((folder / sub / file).is_file() for file in main for sub in MODEL_FOLDERS):

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +17,9 @@ from pyspark.sql import functions as F
 
 from sparktasks.errors import DeliveryError
 from sparktasks.runtime.cache import ProcessCache
-from sparktasks.runtime.store import cache_root
+from sparktasks.runtime.store import Entry, Store
 from sparktasks.spark.delivery import is_connect
+from sparktasks.spark.sessions import need_session
 
 _CHUNK = 32 * 1024 * 1024
 
@@ -35,21 +37,27 @@ def local_path(location: str) -> Path | None:
 
 
 def fetch_folder(uri: str) -> Path:
-    """Copy a folder that Spark can read into the local cache and return the copy; an unchanged folder is copied once."""
-    spark = _active(uri)
-    files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(uri).select("path", "length", "modificationTime").collect()
-    root = _common_root(uri, [row["path"] for row in files])
-    state = "\n".join(sorted(f"{row['path']} {row['length']} {row['modificationTime']}" for row in files))
-    target = cache_root() / "fetched" / hashlib.sha256(state.encode()).hexdigest()
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        for row in files:
-            _fetch(spark, row, Path(scratch) / "folder" / PurePosixPath(unquote(urlparse(row["path"]).path)).relative_to(root))
-        if not target.is_dir():
-            os.replace(Path(scratch) / "folder", target)
-    return target
+    """Copy a folder that Spark can read into this machine's store and return the copy, once for each state of it.
+
+    The copy stays while its owner lives (see `hold_files`), else as long as this process does.
+    """
+    spark = need_session(uri)
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(uri)
+    rows = files.select("path", "length", "modificationTime").collect()
+    root = _common_root(uri, [row["path"] for row in rows])
+    state = "\n".join(sorted(f"{row['path']} {row['length']} {row['modificationTime']}" for row in rows))
+
+    def fetch(folder: Path) -> None:
+        for row in rows:
+            _fetch(spark, row, folder / PurePosixPath(unquote(urlparse(row["path"]).path)).relative_to(root))
+
+    entry = Store().open("fetched", hashlib.sha256(state.encode()).hexdigest(), fetch)
+    _fetched[entry.content.resolve()] = entry
+    return entry.content
+
+
+# Entries of the store that this process uses, by their folders; the store evicts none that is in use.
+_fetched: dict[Path, Entry] = {}
 
 
 def _common_root(uri: str, paths: Iterable[str]) -> PurePosixPath:
@@ -82,7 +90,7 @@ def put_files(folder: Path, names: Iterable[str], location: str, shared: bool) -
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
             else:
-                _upload(_active(location), source, f"{location}/{name}")
+                _upload(need_session(location), source, f"{location}/{name}")
 
 
 class _HeldFiles:
@@ -105,9 +113,15 @@ class _HeldFiles:
 _held: ProcessCache[_HeldFiles] = ProcessCache(limit=32)
 
 
-def hold_files(folder: Path, names: Iterable[str]) -> None:
-    """Keep a saved stage's files readable: saving it again over itself deletes the folder before the stage is written."""
+def hold_files(folder: Path, names: Iterable[str], owner: object = None) -> None:
+    """Keep a saved stage's files readable: saving it again over itself deletes the folder before the stage is written.
+
+    A folder that was fetched stays in the store as long as ``owner``, such as its bundle.
+    """
     _held.put(str(folder), _HeldFiles(folder, names))
+    fetched = next((parent for parent in (folder, *folder.parents) if parent in _fetched), None)
+    if owner is not None and fetched is not None:
+        weakref.finalize(owner, _fetched.pop(fetched).lock.close).atexit = False
 
 
 def _restored(folder: Path, name: str, scratch: Path) -> Path:
@@ -125,10 +139,3 @@ def _upload(spark: Any, source: Path, target: str) -> None:
     jvm = spark.sparkContext._jvm
     path = jvm.org.apache.hadoop.fs.Path(target)
     path.getFileSystem(spark._jsc.hadoopConfiguration()).copyFromLocalFile(jvm.org.apache.hadoop.fs.Path(source.as_uri()), path)
-
-
-def _active(location: str) -> SparkSession:
-    spark = SparkSession.getActiveSession()
-    if spark is None:
-        raise DeliveryError(f"{location} needs a Spark session to be read or written, and none is active here")
-    return spark

@@ -12,7 +12,7 @@ import pytest
 import sparktasks
 
 PACKAGE = Path(sparktasks.__file__).parent
-ROOMS = ["errors", "ops", "runtime", "spark", "annotators", "jobs", "cli"]
+ROOMS = ["errors", "ops", "runtime", "spark", "annotators", "jobs", "cli", "__main__"]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

@@ -29,7 +29,8 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def job(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A job that reads JSON lines in ``folder/in`` and writes Parquet to ``folder/out``; sections given are updated, other keys set."""
+    """A job that reads JSON lines in ``folder/in`` and writes Parquet to ``folder/out``; sections given are updated,
+    other keys set."""
     content: dict[str, Any] = {
         "read": {"format": "json", "path": str(folder / "in"), "schema": "id bigint, text string"},
         "stages": STAGES,

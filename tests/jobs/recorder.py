@@ -24,11 +24,11 @@ class Record:
     log: str
     slow: str
     seconds: float
-    fail: str
 
     def __call__(self, *columns: pa.Array) -> pa.Array:
+        unwanted = recorded(Path(f"{self.log}.fail"))
         for text in Annotations(columns[0]).result:
-            if text == self.fail:
+            if text in unwanted:
                 raise ValueError(f"the text {text!r} is not wanted")
             with open(self.log, "ab", buffering=0) as file:
                 file.write(f"{text}\n".encode())
@@ -38,7 +38,7 @@ class Record:
 
 
 class Recorder(ColumnAnnotator):
-    """Writes down what it gets."""
+    """Writes down what it gets; texts in the file LOG.fail raise."""
 
     reads = (DOCUMENT,)
     writes = DOCUMENT
@@ -47,11 +47,10 @@ class Recorder(ColumnAnnotator):
     log: P[str] = param("file to write to", default="")
     slow: P[str] = param("texts that hold this take `seconds`", default="")
     seconds: P[float] = param("how long a slow text takes", default=0.0)
-    fail: P[str] = param("a text that raises", default="")
 
     def kernel(self) -> Record:
         """Return the executor half."""
-        return Record(*(self.getOrDefault(name) for name in ("log", "slow", "seconds", "fail")))
+        return Record(*(self.getOrDefault(name) for name in ("log", "slow", "seconds")))
 
 
 def recorded(log: Path) -> list[str]:

@@ -19,7 +19,10 @@ from sparktasks.jobs.spec import load_job
 from tests.jobs.making import BUNDLE, STAGES, texts, write_job, write_lines
 
 ROOT = Path(__file__).parent.parent.parent
-LOCAL = {"master": "local[1]", "config": {"spark.ui.enabled": False, "spark.log.level": "ERROR", "spark.driver.bindAddress": "127.0.0.1"}}
+LOCAL = {
+    "master": "local[1]",
+    "config": {"spark.ui.enabled": False, "spark.log.level": "ERROR", "spark.driver.bindAddress": "127.0.0.1"},
+}
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -61,13 +64,34 @@ def test_command_refuses_a_missing_input_in_one_line(songs: Path) -> None:
 
 def test_script_runs_a_job_through_spark_submit(songs: Path) -> None:
     """spark-submit's master and settings win over the job file's; what it does not say is taken from the job file."""
-    config = {"spark.sql.files.maxRecordsPerFile": 4, "spark.sql.parquet.compression.codec": "zstd", "spark.executor.memory": "3g"}
+    config = {
+        "spark.sql.files.maxRecordsPerFile": 4,
+        "spark.sql.parquet.compression.codec": "zstd",
+        "spark.executor.memory": "3g",
+    }
     job = write_job(songs, spark={"master": "spark://nowhere:7077", "config": config})
-    given = {"spark.sql.parquet.compression.codec": "gzip", "spark.ui.enabled": "false", "spark.driver.bindAddress": "127.0.0.1"}
+    given = {
+        "spark.sql.parquet.compression.codec": "gzip",
+        "spark.ui.enabled": "false",
+        "spark.driver.bindAddress": "127.0.0.1",
+    }
     submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
-    settings = ["--master", "local[1]", "--driver-memory", "1g", *(part for item in given.items() for part in ("--conf", "=".join(item)))]
+    settings = [
+        "--master",
+        "local[1]",
+        "--driver-memory",
+        "1g",
+        *(part for item in given.items() for part in ("--conf", "=".join(item))),
+    ]
     done = subprocess.run(
-        [str(submit), "--properties-file", str(ROOT / "conf" / "spark" / "laptop.conf"), *settings, str(ROOT / "scripts" / "annotate.py"), str(job)],
+        [
+            str(submit),
+            "--properties-file",
+            str(ROOT / "conf" / "spark" / "laptop.conf"),
+            *settings,
+            str(ROOT / "scripts" / "annotate.py"),
+            str(job),
+        ],
         capture_output=True,
         text=True,
         timeout=600,
@@ -79,6 +103,65 @@ def test_script_runs_a_job_through_spark_submit(songs: Path) -> None:
     # spark-submit sends what Python writes to stderr to its own stdout
     told = [line for line in done.stdout.splitlines() if line.startswith("job: the session is running already")]
     assert [line.partition("cluster: ")[2] for line in told] == ["spark.executor.memory"]
+
+
+def test_package_has_a_script_for_spark_submit(songs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--script"])
+    script = capsys.readouterr().out.strip()
+    assert Path(script) == Path(sparktasks.__file__).parent / "__main__.py"
+    submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+    settings = [
+        "--master",
+        "local[1]",
+        "--conf",
+        "spark.ui.enabled=false",
+        "--conf",
+        "spark.driver.bindAddress=127.0.0.1",
+    ]
+    arguments = [str(submit), *settings, script, "run", str(write_job(songs, stages=STAGES[:1]))]
+    done = subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"SPARK_HOME": str(submit.parent.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "  rows              10" in done.stdout.splitlines()
+
+
+def test_package_runs_as_a_module() -> None:
+    done = command("-m", "sparktasks", "--version")
+    assert (done.returncode, done.stdout) == (0, f"sparktasks {sparktasks.__version__}\n")
+
+
+def test_without_java_the_command_says_which_is_needed(songs: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sparktasks", "run", str(write_job(songs, spark=LOCAL))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"JAVA_HOME": str(songs / "nowhere")},
+    )
+    assert done.returncode == cli.REFUSED
+    assert "job: Spark needs Java, 17 or newer, and none runs here" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_inspect_names_all_that_a_folder_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.Q4_K_M.gguf").write_bytes(b"GGUF")
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", str(tmp_path)])
+    err = capsys.readouterr().err
+    assert "holds a GGUF model (model.Q4_K_M.gguf), which llama.cpp runs. It has no config.json, no tokenizer.json, no model.onnx" in err
+
+
+def test_inspect_lists_the_caches_of_a_language_model_once(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["inspect", "shakespeare-llama"])
+    refusals = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fits not")]
+    assert refusals
+    assert all(line.count("present.") <= 2 for line in refusals)
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,11 +217,21 @@ def test_inspect_takes_the_name_of_a_starter(capsys: pytest.CaptureFixture[str])
 
 
 def test_inspect_refuses_what_is_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for source, wanted in [("intents-clink150", "Did you mean 'intents-clinc150'?"), (str(tmp_path), "has no config.json")]:
+    for source, wanted in [
+        ("intents-clink150", "Did you mean 'intents-clinc150'?"),
+        (str(tmp_path), "has no config.json"),
+    ]:
         with pytest.raises(SystemExit) as stopped:
             cli.main(["inspect", source])
         assert stopped.value.code == cli.REFUSED
         assert wanted in capsys.readouterr().err
+
+
+def test_optimize_without_a_precision_names_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["optimize", "intents-clinc150"])
+    assert stopped.value.code == cli.REFUSED
+    assert "give at least one of '--int8', '--int8w', '--int4'" in capsys.readouterr().err
 
 
 def test_command_without_pyspark_says_what_to_install(tmp_path: Path) -> None:
@@ -157,7 +250,13 @@ def test_command_without_pyspark_says_what_to_install(tmp_path: Path) -> None:
 def test_settings_of_the_session_are_written_as_spark_reads_them(tmp_path: Path) -> None:
     from sparktasks.jobs.session import _settings
 
-    made = load_job(write_job(tmp_path, spark=LOCAL | {"config": {"spark.ui.enabled": False, "spark.sql.shuffle.partitions": 8}}, stages=STAGES[:1]))
+    made = load_job(
+        write_job(
+            tmp_path,
+            spark=LOCAL | {"config": {"spark.ui.enabled": False, "spark.sql.shuffle.partitions": 8}},
+            stages=STAGES[:1],
+        )
+    )
     assert _settings(made) == {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "8"}
     assert yaml.safe_load((tmp_path / "job.yaml").read_text())["spark"]["config"]["spark.ui.enabled"] is False
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
+from sparktasks import cli
+from sparktasks.jobs.examples import EXAMPLES
 from sparktasks.jobs.report import Counts
 from sparktasks.jobs.run import run_job
 from sparktasks.jobs.spec import Job, load_job
@@ -93,6 +96,64 @@ def test_every_setting_has_a_reason(name: str) -> None:
     assert all(block[0].startswith("#") for block in blocks if block)
 
 
+def test_examples_of_the_package_are_the_files_of_conf() -> None:
+    """A wheel carries no conf/: `cp -r conf/* sparktasks/examples/` after a change."""
+    for name in ("jobs", "spark"):
+        here = {path.name: path.read_bytes() for path in (CONF / name).iterdir()}
+        assert {path.name: path.read_bytes() for path in (EXAMPLES / name).iterdir()} == here
+
+
+def test_init_writes_the_examples_and_overwrites_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli.main(["init"])
+    assert sorted(path.name for path in (tmp_path / "conf" / "jobs").iterdir()) == JOBS
+    assert sorted(path.name for path in (tmp_path / "conf" / "spark").iterdir()) == SETTINGS
+    assert "conf/jobs/intents.yaml" in capsys.readouterr().out.splitlines()
+    for name in JOBS:
+        load_job(tmp_path / "conf" / "jobs" / name)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["init"])
+    assert stopped.value.code == cli.REFUSED
+    assert "conf/jobs/embeddings.yaml already exists" in capsys.readouterr().err
+
+
 def test_conf_has_job_files_and_settings() -> None:
     assert sorted(COLUMNS) == JOBS
     assert SETTINGS == ["cluster.conf", "databricks.conf", "laptop.conf"]
+
+
+HUGE = "Is it going to rain in town tomorrow or not? " * 4500  # 200 KB
+ODD = ["", None, " ", "\u0000\ufeff\u202e", "\U0001f600" * 50, HUGE, "[]{}\\n%s", "\n\n"]
+
+
+def make_odd_input(name: str, folder: Path, spark: SparkSession) -> Path:
+    """Write an input whose cells are null, empty, huge or broken."""
+    path = folder / "in"
+    path.mkdir()
+    if name == "parts-of-speech.yaml":
+        words = [None, [], [""], [None, "a", None], ["word"] * 20_000, [HUGE[:50_000]], ["\ufffd", "\u0000"]]
+        rows = [(number, None if number == 1 else "d", list_) for number, list_ in enumerate(words)]
+        spark.createDataFrame(rows, "id bigint, day string, words array<string>").write.mode("append").parquet(str(path))
+    elif name == "generation.yaml":
+        rows = [{"id": number, "who": text, "start": text} for number, text in enumerate(ODD)]
+        lines = [*(json.dumps(row) for row in rows), "no JSON", '{"id": "x"}', '{"who": "A"}', "{", "\ufffd"]
+        (path / "a.json").write_text("\n".join(lines))
+    elif name in ("embeddings.yaml", "summaries.yaml"):
+        for number, text in enumerate(ODD):
+            # Extractive summaries compare each sentence with every other one.
+            (path / f"{number}.txt").write_text((text or "").replace("? ", ", ", 4480))
+    else:
+        columns = {"translation.yaml": ["id", "text", "target"], "records.yaml": ["id", "review"]}.get(name, ["id", "text"])
+        rows = [(number, text, "fra" if number % 2 else None) for number, text in enumerate(ODD)]
+        frame = spark.createDataFrame(rows, "id bigint, text string, target string").toDF("id", columns[1], "target").select(*columns)
+        frame.write.mode("append").option("header", True).csv(str(path))
+        (path / "broken.csv").write_bytes(b'id,text,target\n1,"never closed\n2,a,b,c,d\nx,\xff\xe9,zz\n\n,,\n9\n')
+    return path
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_job_file_runs_over_null_empty_huge_and_broken_cells(spark: SparkSession, tmp_path: Path, name: str) -> None:
+    job = moved(load_job(CONF / "jobs" / name), make_odd_input(name, tmp_path, spark), tmp_path / "out")
+    summary = run_job(job, spark)
+    assert summary.counts.rows
+    assert spark.read.format(job.write.format).load(str(tmp_path / "out")).count() == summary.counts.rows

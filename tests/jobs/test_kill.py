@@ -1,4 +1,5 @@
-"""A driver killed with SIGKILL in the middle of a run: the next run completes the output without doing anything twice."""
+"""A driver killed with SIGKILL in the middle of a run: the next run completes the output without doing anything
+twice."""
 
 from __future__ import annotations
 
@@ -20,7 +21,12 @@ from tests.jobs.recorder import recorded
 ROWS = 60
 SPARK: dict[str, Any] = {
     "master": "local[2]",
-    "config": {"spark.ui.enabled": False, "spark.log.level": "ERROR", "spark.driver.bindAddress": "127.0.0.1", "spark.sql.shuffle.partitions": 2},
+    "config": {
+        "spark.ui.enabled": False,
+        "spark.log.level": "ERROR",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.sql.shuffle.partitions": 2,
+    },
 }
 
 
@@ -61,7 +67,8 @@ def start(job: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL for the driver, its JVM and its Python workers (Spark's worker daemon leads a process group of its own)."""
+    """SIGKILL for the driver, its JVM and its Python workers (Spark's worker daemon leads a process group of its
+    own)."""
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and os.getsid(int(entry.name)) == process.pid:

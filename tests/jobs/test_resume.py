@@ -30,9 +30,11 @@ def _front_door(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(spark: SparkSession, folder: Path, fail: str = "", **changes: Any) -> Summary:
     stages = [
         {"DocumentAssembler": {"inputCol": "text"}},
-        {"Recorder": {"log": str(folder / "log"), "fail": fail}},
+        {"Recorder": {"log": str(folder / "log")}},
         {"Finisher": {"inputCols": ["recorded"], "outputAs": "first"}},
     ]
+    folder.mkdir(exist_ok=True)
+    (folder / "log.fail").write_text(fail)
     return run_job(load_job(write_job(folder, **({"stages": stages} | RESUME | changes))), spark)
 
 
@@ -100,14 +102,18 @@ def test_failed_part_leaves_the_parts_before_it(spark: SparkSession, tmp_path: P
 
 
 def test_run_takes_over_what_a_killed_run_had_finished(spark: SparkSession, tmp_path: Path) -> None:
-    """Hadoop's committer moves finished tasks that a killed run left into the output of the next: they must count as written."""
+    """Hadoop's committer moves finished tasks that a killed run left into the output of the next: they must count as
+    written."""
     write_lines(tmp_path / "in" / "a.json", texts(range(30)))
     run(spark, tmp_path)
     out, left = tmp_path / "out", tmp_path / "out" / "_temporary" / "0"
     parts = sorted(path for path in out.glob("part-*") if spark.read.parquet(str(path)).count())
     finished, unfinished, gone = parts
     lost = [row["id"] for path in (unfinished, gone) for row in spark.read.parquet(str(path)).collect()]
-    for path, folder in ((finished, left / "task_1_m_000000"), (unfinished, left / "_temporary" / "attempt_1_m_000001_1")):
+    for path, folder in (
+        (finished, left / "task_1_m_000000"),
+        (unfinished, left / "_temporary" / "attempt_1_m_000001_1"),
+    ):
         folder.mkdir(parents=True)
         shutil.move(path, folder)
     gone.unlink()
@@ -139,6 +145,22 @@ def test_resume_reads_its_own_output_back(spark: SparkSession, tmp_path: Path, n
     summary = run(spark, tmp_path, **common)
     assert (summary.counts.rows, summary.already, summary.strays) == (12, 8, 0)
     assert runs_of(tmp_path) == list(range(20))
+
+
+@pytest.mark.parametrize("kind", ["decimal(12,2)", "date"])
+@pytest.mark.parametrize("format", ["parquet", "csv"])
+def test_ids_may_be_decimals_and_dates_or_be_cast(spark: SparkSession, tmp_path: Path, kind: str, format: str) -> None:
+    values = [f"{day:02}" for day in range(1, 9)]
+    rows = [{"id": f"2026-01-{value}" if kind == "date" else f"17.{value}", "text": f"Play song number {value}, please"} for value in values]
+    common: dict[str, Any] = {
+        "read": {"schema": "id string, text string", "columns": [f"CAST(id AS {kind}) AS id", "text"]},
+        "write": {"format": format},
+    }
+    write_lines(tmp_path / "in" / "a.json", rows[:3])
+    run(spark, tmp_path, **common)
+    write_lines(tmp_path / "in" / "b.json", rows[3:])
+    summary = run(spark, tmp_path, **common)
+    assert (summary.counts.rows, summary.already, summary.strays) == (5, 3, 0)
 
 
 def test_resume_into_a_table(spark: SparkSession, tmp_path: Path, table: str) -> None:
@@ -188,7 +210,10 @@ def test_ids_that_do_not_tell_rows_apart_are_refused(spark: SparkSession, tmp_pa
     [
         ({"id": "idd"}, r"read: the id column 'idd' does not exist\. Did you mean 'id'\?"),
         ({"id": "score"}, "the id column 'score' is double, but ids are strings or whole numbers"),
-        ({"write": {"columns": ["text"]}}, "write: the id column 'id' must be among the columns written, which are 'text'"),
+        (
+            {"write": {"columns": ["text"]}},
+            "write: the id column 'id' must be among the columns written, which are 'text'",
+        ),
     ],
 )
 def test_id_column_that_cannot_serve_is_refused(spark: SparkSession, tmp_path: Path, changes: dict[str, Any], wanted: str) -> None:

@@ -20,6 +20,7 @@ from sparktasks.jobs.report import Counts, Summary
 from sparktasks.jobs.run import run_job
 from sparktasks.jobs.spec import load_job
 from sparktasks.jobs.stages import annotated, build_stages
+from sparktasks.spark.fusion import FUSE_SETTING, chain_of
 from tests.jobs.making import BUNDLE, STAGES, texts, write_job, write_lines
 
 PAIRS: list[Any] = [
@@ -72,7 +73,11 @@ def test_run_from_csv_to_parquet_writes_what_the_stages_make(spark: SparkSession
             "options": {"header": True, "multiLine": True, "escape": '"'},
             "where": "id < 4",
         },
-        write={"partitionBy": ["day"], "options": {"compression": "zstd"}, "columns": ["id", "day", "finished_intent[0] AS intent"]},
+        write={
+            "partitionBy": ["day"],
+            "options": {"compression": "zstd"},
+            "columns": ["id", "day", "finished_intent[0] AS intent"],
+        },
     )
     local = LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(BUNDLE, outputCol="intent")])
     wanted = {1: 'Play "Yesterday", please', 2: "Set an alarm", 3: "two\nlines"}
@@ -144,7 +149,11 @@ def test_run_with_finisher_keeps_annotations_in_the_worker(spark: SparkSession, 
 
 
 def test_run_takes_a_saved_pipeline(spark: SparkSession, songs: Path) -> None:
-    stages = [DocumentAssembler(), TextClassifier.pretrained(BUNDLE, outputCol="intent"), Finisher(inputCols=["intent"])]
+    stages = [
+        DocumentAssembler(),
+        TextClassifier.pretrained(BUNDLE, outputCol="intent"),
+        Finisher(inputCols=["intent"]),
+    ]
     Pipeline(stages=[Pipeline(stages=stages[:2]), stages[2]]).fit(spark.range(1)).write().save(str(songs / "saved"))
     summary = run(spark, songs, stages=None, pipeline=str(songs / "saved"))
     assert summary.counts == Counts(20, 0)
@@ -181,6 +190,16 @@ def test_run_obeys_the_mode(spark: SparkSession, songs: Path, mode: str, rows: i
     assert written(spark, songs).count() == rows
 
 
+def test_append_does_not_bring_in_what_a_killed_run_had_finished(spark: SparkSession, songs: Path) -> None:
+    run(spark, songs)
+    task = songs / "out" / "_temporary" / "0" / "task_1_m_000000"
+    task.mkdir(parents=True)
+    shutil.move(next((songs / "out").glob("part-*")), task)
+    there = written(spark, songs).count()
+    assert run(spark, songs, write={"mode": "append"}).counts == Counts(20, 0)
+    assert written(spark, songs).count() == there + 20
+
+
 def test_run_refuses_to_touch_output_that_is_there(spark: SparkSession, songs: Path) -> None:
     run(spark, songs)
     with pytest.raises(AnalysisException, match="already exists"):
@@ -200,7 +219,10 @@ def test_run_with_mode_ignore_claims_nothing(spark: SparkSession, songs: Path, m
 def test_run_reads_and_writes_tables(spark: SparkSession, songs: Path, tables: str) -> None:
     spark.read.json(str(songs / "in")).write.saveAsTable(f"{tables}_in")
     summary = run(
-        spark, songs, read={"format": None, "path": None, "schema": None, "table": f"{tables}_in"}, write={"path": None, "table": f"{tables}_out"}
+        spark,
+        songs,
+        read={"format": None, "path": None, "schema": None, "table": f"{tables}_in"},
+        write={"path": None, "table": f"{tables}_out"},
     )
     assert summary.output == f"{tables}_out (parquet)"
     assert spark.table(f"{tables}_out").count() == 20
@@ -219,3 +241,13 @@ def test_run_finds_a_wrong_column_before_anything_is_written(spark: SparkSession
     with pytest.raises(AnalysisException, match="finished_intents"):
         run(spark, songs, write={"columns": ["finished_intents"]})
     assert not (songs / "out").exists()
+
+
+@pytest.mark.parametrize(("value", "is_fused"), [("true", True), ("True", True), ("FALSE", False), ("False", False)])
+def test_settings_are_read_in_any_case(spark: SparkSession, value: str, is_fused: bool) -> None:
+    spark.conf.set(FUSE_SETTING, value)
+    try:
+        first = DocumentAssembler().transform(spark.createDataFrame([("x",)], "text string"))
+        assert (len(chain_of(first).steps) == 1) == is_fused
+    finally:
+        spark.conf.unset(FUSE_SETTING)

@@ -1,4 +1,5 @@
-"""Job files that ask for what does not exist are refused before Spark is started, and the message says what is allowed."""
+"""Job files that ask for what does not exist are refused before Spark is started, and the message says what is
+allowed."""
 
 from __future__ import annotations
 
@@ -29,7 +30,12 @@ def test_load_reads_every_section(tmp_path: Path) -> None:
     )
     assert made.name == "job"
     assert (made.spark.master, made.spark.config) == ("local[2]", {"spark.sql.shuffle.partitions": 4})
-    assert (made.read.format, made.read.path, made.read.options, made.read.where) == ("json", ["a", "b"], {"multiLine": True}, "id > 1")
+    assert (made.read.format, made.read.path, made.read.options, made.read.where) == (
+        "json",
+        ["a", "b"],
+        {"multiLine": True},
+        "id > 1",
+    )
     assert [stage.name for stage in made.stages] == ["DocumentAssembler", "TextClassifier", "Finisher"]
     assert (made.stages[1].source, made.stages[1].file) == (STAGES[1]["TextClassifier"]["pretrained"], None)
     assert made.stages[1].params == {"outputCol": "intent"}
@@ -39,7 +45,10 @@ def test_load_reads_every_section(tmp_path: Path) -> None:
 
 def test_load_takes_stages_without_params_and_keys_without_values(tmp_path: Path) -> None:
     made = load_job(write_job(tmp_path, stages=["DocumentAssembler", {"RegexTokenizer": None}], read={"options": None, "where": None}))
-    assert [(stage.name, stage.source, stage.params) for stage in made.stages] == [("DocumentAssembler", None, {}), ("RegexTokenizer", None, {})]
+    assert [(stage.name, stage.source, stage.params) for stage in made.stages] == [
+        ("DocumentAssembler", None, {}),
+        ("RegexTokenizer", None, {}),
+    ]
     assert (made.read.options, made.read.where) == ({}, None)
 
 
@@ -50,17 +59,35 @@ def stages(*changed: Any) -> dict[str, Any]:
 RESUME = {"id": "id", "resume": True}
 FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "key of the file": ({"stage": []}, ["no key 'stage'", "Did you mean 'stages'?", "'read', 'write', 'spark'"]),
-    "key of read": ({"read": {"pth": "x"}}, ["job.yaml: read: there is no key 'pth'", "Did you mean 'path'?", "'where'"]),
-    "key of write": ({"write": {"partitionby": "day"}}, ["job.yaml: write: there is no key 'partitionby'", "Did you mean 'partitionBy'?"]),
+    "key of read": (
+        {"read": {"pth": "x"}},
+        ["job.yaml: read: there is no key 'pth'", "Did you mean 'path'?", "'where'"],
+    ),
+    "key of write": (
+        {"write": {"partitionby": "day"}},
+        ["job.yaml: write: there is no key 'partitionby'", "Did you mean 'partitionBy'?"],
+    ),
     "key of spark": ({"spark": {"conf": {}}}, ["job.yaml: spark: there is no key 'conf'", "Did you mean 'config'?"]),
-    "class": (stages({"TextClasifier": {}}), ["stages[1]: there is no annotator 'TextClasifier'", "Did you mean 'TextClassifier'?"]),
+    "class": (
+        stages({"TextClasifier": {}}),
+        ["stages[1]: there is no annotator 'TextClasifier'", "Did you mean 'TextClassifier'?"],
+    ),
     "class that is no stage": (stages({"LocalPipeline": {}}), ["no annotator 'LocalPipeline'", "'DocumentAssembler'"]),
-    "param": (stages({"TextClassifier": {"topk": 3}}), ["stages[1]", "no param 'topk'", "Did you mean 'topK'?", "'threshold'"]),
+    "param": (
+        stages({"TextClassifier": {"topk": 3}}),
+        ["stages[1]", "no param 'topk'", "Did you mean 'topK'?", "'threshold'"],
+    ),
     "value of a param": (stages({"TextClassifier": {"topK": 0}}), ["stages[1]", "topK=0", "at least 1"]),
-    "model for none": (stages({"Finisher": {"pretrained": "x"}}), ["Finisher has no model, so it takes no 'pretrained'"]),
+    "model for none": (
+        stages({"Finisher": {"pretrained": "x"}}),
+        ["Finisher has no model, so it takes no 'pretrained'"],
+    ),
     "model file for none": (stages({"Finisher": {"file": "x.onnx"}}), ["Finisher has no model, so it takes no 'file'"]),
     "two classes in one stage": (stages({"Finisher": {}, "RegexTokenizer": {}}), ["stages[1]", "one class"]),
-    "params that are a list": (stages({"Finisher": ["intent"]}), ["stages[1]: Finisher is ['intent']", "mapping of params"]),
+    "params that are a list": (
+        stages({"Finisher": ["intent"]}),
+        ["stages[1]: Finisher is ['intent']", "mapping of params"],
+    ),
     "stages that are a mapping": ({"stages": STAGES[0]}, ["stages is {", "list of stages"]),
     "no stages": ({"stages": None}, ["either 'stages'", "or 'pipeline'"]),
     "stages and pipeline": ({"pipeline": "x"}, ["either 'stages'", "or 'pipeline'"]),
@@ -69,18 +96,41 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "path and table": ({"write": {"table": "t"}}, ["write: 'table' and 'path' exclude each other"]),
     "table with a format": ({"read": {"path": None, "table": "t"}}, ["read: a table knows its format", "'format'"]),
     "mode": ({"write": {"mode": "replace"}}, ["write: mode='replace'", "'append', 'overwrite', 'ignore', 'error'"]),
-    "option": ({"read": {"options": {"header": ["yes"]}}}, ["read: options: header is ['yes']", "a string, a number, true or false"]),
+    "option": (
+        {"read": {"options": {"header": ["yes"]}}},
+        ["read: options: header is ['yes']", "a string, a number, true or false"],
+    ),
     "type": ({"resume": "always"}, ["resume='always'", "bool"]),
     "section that is a list": ({"spark": ["x"]}, ["spark is ['x']", "mapping", "'master'"]),
     "onError": ({"onError": "skip"}, ["onError='skip'", "'keep', 'fail'"]),
     "master and remote": ({"spark": {"master": "local", "remote": "sc://x"}}, ["'master' and 'remote' exclude"]),
     "chunks without resume": ({"chunks": 4}, ["'chunks' has no effect without 'resume: true'"]),
     "no chunks": (RESUME | {"chunks": 0}, ["chunks=0", "at least 1"]),
+    "retry without resume": ({"retry": "errors"}, ["'retry' has no effect without 'resume: true'"]),
+    "retry of something": (RESUME | {"retry": "all"}, ["retry='all'", "'errors'"]),
+    "retry of what is redone": (
+        RESUME | {"resume": "redo", "retry": "errors"},
+        ["'retry: errors' and 'resume: redo' cannot be combined"],
+    ),
+    "retry in a table": (
+        RESUME | {"retry": "errors", "write": {"path": None, "format": None, "table": "t"}},
+        ["'retry: errors' replaces rows in files"],
+    ),
+    "resume in a way": (RESUME | {"resume": "again"}, ["resume='again'", "'redo', 'adopt'"]),
     "resume without id": ({"resume": True}, ["'resume' needs 'id'"]),
-    "resume with overwrite": (RESUME | {"write": {"mode": "overwrite"}}, ["mode='overwrite' and 'resume: true' exclude each other", "append"]),
-    "resume with error": (RESUME | {"write": {"mode": "error"}}, ["mode='error' and 'resume: true' exclude each other"]),
+    "resume with overwrite": (
+        RESUME | {"write": {"mode": "overwrite"}},
+        ["mode='overwrite' and 'resume: true' exclude each other", "append"],
+    ),
+    "resume with error": (
+        RESUME | {"write": {"mode": "error"}},
+        ["mode='error' and 'resume: true' exclude each other"],
+    ),
     "resume partitioned by id": (RESUME | {"write": {"partitionBy": ["id"]}}, ["partitionBy names the id column 'id'"]),
-    "resume into nowhere": (RESUME | {"write": {"format": "noop", "path": None}}, ["'resume' needs an output that can be read again"]),
+    "resume into nowhere": (
+        RESUME | {"write": {"format": "noop", "path": None}},
+        ["'resume' needs an output that can be read again"],
+    ),
 }
 
 
@@ -119,6 +169,27 @@ def test_load_names_what_is_wrong_with_the_yaml(tmp_path: Path, text: str, wante
     with pytest.raises(JobError, match=r"bad\.yaml") as caught:
         load_job(file)
     assert wanted in str(caught.value)
+
+
+def test_load_takes_numbers_with_exponents_and_a_place_for_anchors(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "\ufeffx-model: &model {topK: null, threshold: 1e-3}\nread: {format: json, path: a}\nwrite: {format: noop}\n"
+        "stages: [{TextClassifier: {<<: *model, outputCol: a}}, {TextClassifier: {<<: *model, threshold: 5E-1}}]\n",
+        encoding="utf-8",
+    )
+    made = load_job(file)
+    assert [stage.params for stage in made.stages] == [
+        {"topK": None, "threshold": 0.001, "outputCol": "a"},
+        {"topK": None, "threshold": 0.5},
+    ]
+
+
+def test_load_names_the_encoding_and_the_place_of_a_letter_that_is_not_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_bytes("# ok\n# Stra\u00dfe\n".encode("latin-1"))
+    with pytest.raises(JobError, match=r"job\.yaml is not written in UTF-8: line 2 holds the byte 0xdf, as Latin-1"):
+        load_job(file)
 
 
 def test_load_names_a_missing_file(tmp_path: Path) -> None:

@@ -68,9 +68,7 @@ class TextClassifier(TextModelAnnotator):
             raise ParamError(f"{self.uid}: longText='window' reads single documents; pairs of documents can only be truncated")
         stride = self.getOrDefault("stride") if window else 0
         return ClassifyTexts(
-            runner=self.runner(
-                Lengths(longest(bundle, self.getOrDefault(self.maxLength)), stride, pairs=pairs, windows=window)
-            ),
+            runner=self.runner(Lengths(longest(bundle, self.getOrDefault(self.maxLength)), stride, pairs=pairs, windows=window)),
             function=function_of(bundle) if function == "auto" else function,
             top_k=self.getOrDefault("topK"),
             threshold=self.getOrDefault("threshold"),

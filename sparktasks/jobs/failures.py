@@ -1,0 +1,170 @@
+"""Why a job failed, in one line: the root cause's own words, out of what Spark wraps around them."""
+
+from __future__ import annotations
+
+import re
+
+from sparktasks.errors import DataError, DeliveryError, OutputError, SparkTasksError, did_you_mean
+
+# Formats of Spark itself, and those of well-known packages with what a session needs to know them. Where a version is
+# to be chosen, it depends on Spark's.
+_OWN_FORMATS = (
+    "binaryFile",
+    "console",
+    "csv",
+    "image",
+    "jdbc",
+    "json",
+    "libsvm",
+    "noop",
+    "orc",
+    "parquet",
+    "rate",
+    "text",
+    "xml",
+)
+_PACKAGES = {
+    "avro": "org.apache.spark:spark-avro_{scala}:{spark}",
+    "kafka": "org.apache.spark:spark-sql-kafka-0-10_{scala}:{spark}",
+    "delta": "io.delta:delta-spark_{scala}:VERSION",
+    "hudi": "org.apache.hudi:hudi-spark{series}-bundle_{scala}:VERSION",
+    "iceberg": "org.apache.iceberg:iceberg-spark-runtime-{series}_{scala}:VERSION",
+    "mongodb": "org.mongodb.spark:mongo-spark-connector_{scala}:VERSION",
+    "bigquery": "com.google.cloud.spark:spark-bigquery-with-dependencies_{scala}:VERSION",
+    "excel": "com.crealytics:spark-excel_{scala}:VERSION",
+}
+_ALSO = {
+    "delta": ", spark.sql.extensions: io.delta.sql.DeltaSparkSessionExtension, "
+    "spark.sql.catalog.spark_catalog: org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "iceberg": ", spark.sql.extensions: org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+}
+_FILE_SYSTEMS = {
+    "s3a": "org.apache.hadoop:hadoop-aws:VERSION (of the hadoop-client jars in Spark's folder jars)",
+    "abfs": "org.apache.hadoop:hadoop-azure:VERSION (of the hadoop-client jars in Spark's folder jars)",
+    "gs": "com.google.cloud.bigdataoss:gcs-connector:VERSION",
+}
+
+_NO_FORMAT = re.compile(r"Failed to find (?:the )?data source: (\S+?)\.(?:\s|$)")
+_NO_FILE_SYSTEM = re.compile(r'No FileSystem for scheme "?(\w+)|Class [\w.]+\.(s3a|gs|abfs)s?\.?\w*FileSystem not found|(s3a)\.S3AFileSystem')
+_EXECUTOR = re.compile(r"most recent failure: Lost task .*? \(.*? executor .*?\): (.*)")
+_CALLING = re.compile(r"An error occurred while calling [\w.]+\.\n: ")
+_CAUSE = re.compile(r"^Caused by: ([\w.$]+): (.+)$", re.MULTILINE)
+_CLASS = re.compile(r"^\(?(?:[a-z]\w*\.)+([A-Z][\w$]*)\)?:? ")
+_CARRIERS = ("SparkException", "RuntimeException", "UncheckedExecutionException", "ExecutionException")
+_LONGEST = 600
+
+
+def refusal(error: BaseException) -> str | None:
+    """Say why a job was refused before anything ran; None where it failed while it ran."""
+    if isinstance(error, SparkTasksError):
+        while_running = isinstance(error, (DataError, DeliveryError, OutputError))
+        return None if while_running else f"{type(error).__name__}: {error}"
+    text = str(error)
+    if match := _NO_FORMAT.search(text):
+        return f"JobError: {format_hint(match[1])}"
+    if match := _NO_FILE_SYSTEM.search(text):
+        return f"JobError: {_file_system_hint(next(name for name in match.groups() if name))}"
+    if "No suitable driver" in text:
+        return (
+            "JobError: no JDBC driver takes this url. Add the driver's package, spark: config: "
+            "{spark.jars.packages: GROUP:NAME:VERSION}, "
+            "and name its class in the option 'driver'"
+        )
+    return f"{type(error).__name__}: {reason(error)}" if _is_analysis(error) else None
+
+
+def _is_analysis(error: BaseException) -> bool:
+    """Tell errors of Spark's analysis of columns, paths and SQL, which comes before anything runs."""
+    try:
+        from pyspark.errors import AnalysisException
+    except ImportError:
+        return False
+    return isinstance(error, AnalysisException)
+
+
+def format_hint(name: str) -> str:
+    """Say what a format that Spark does not find may have meant, or which package brings it.
+
+    >>> format_hint("cvs")
+    "there is no format 'cvs'. Did you mean 'csv'?"
+    """
+    if name.lower() in _PACKAGES:
+        package = _PACKAGES[name.lower()].format(**_versions())
+        return (
+            f"the format {name!r} comes in a package that this session does not have. Add it: "
+            f"spark: config: {{spark.jars.packages: {package}{_ALSO.get(name.lower(), '')}}}; a session that runs "
+            "already, or "
+            "spark-submit's, takes it from its own settings (--packages)"
+        )
+    near = did_you_mean(name, [*_OWN_FORMATS, *_PACKAGES])
+    hint = near or " A data source of your own must be registered, or its package be in spark.jars.packages"
+    return f"there is no format {name!r}.{hint}"
+
+
+def _file_system_hint(scheme: str) -> str:
+    known = next((package for name, package in _FILE_SYSTEMS.items() if scheme.startswith(name)), "")
+    package = f" Add it: spark: config: {{spark.jars.packages: {known}}}" if known else ""
+    return f"paths of {scheme}: need a package that this session does not have.{package}"
+
+
+def _versions() -> dict[str, str]:
+    import pyspark
+
+    series = ".".join(pyspark.__version__.split(".")[:2])
+    return {"spark": pyspark.__version__, "series": series, "scala": "2.12" if series < "4" else "2.13"}
+
+
+def reason(error: BaseException) -> str:
+    """Return the root cause of an error in one line.
+
+    >>> reason(ValueError("one\\ntwo"))
+    'one'
+    """
+    text = str(error).strip() or "no message"
+    if "Traceback (most recent call last)" in text:
+        return _shortened(_end_of_traceback(text))
+    head = _without_state(_headline(text))
+    causes = _CAUSE.findall(text)
+    if not causes:
+        return _shortened(head)
+    name, message = causes[-1]
+    if message in head or head in message:
+        return _shortened(head)
+    return _shortened(f"{head} Cause: {name.rpartition('.')[2]}: {message}")
+
+
+def _end_of_traceback(text: str) -> str:
+    """Return the line that ends the last Python traceback in a text, such as ``ValueError: no``."""
+    lines = text.rpartition("Traceback (most recent call last)")[2].splitlines()[1:]
+    last = next((line.strip() for line in lines if line.strip() and not line.startswith((" ", "\t"))), "no message")
+    plain = re.sub(r"^(?:[a-z_]\w*\.)+(?=[A-Z])", "", last)
+    return re.sub(r"^(\w+: )\1", r"\1", plain)
+
+
+def _headline(text: str) -> str:
+    """Return the first line of a message of Spark's, without what says only where it came from."""
+    first = _CALLING.sub("", text).splitlines()[0]
+    if match := _EXECUTOR.search(first):
+        first = match[1]
+    match = _CLASS.match(first)
+    if match is None:
+        return first
+    message = first[match.end() :]
+    # Spark's own errors have a name in brackets already.
+    return message if message.startswith("[") or match[1] in _CARRIERS else f"{match[1]}: {message}"
+
+
+def _without_state(line: str) -> str:
+    return re.sub(r"\s*SQLSTATE: \w+$", "", line.strip())
+
+
+def _shortened(line: str) -> str:
+    plain = _without_state(line)
+    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}..."
+
+
+def failure(error: BaseException) -> str:
+    """Say why a job failed while it ran; errors that Spark only carries go by the name that they had."""
+    text = reason(error)
+    carried = type(error).__module__.startswith(("py4j", "pyspark"))
+    return text if carried else f"{type(error).__name__}: {text}"
