@@ -26,7 +26,7 @@ refused before anything ran (a wrong key, column, format or model, or another ru
 _FORMS = {
     "int8": "dynamic quantisation: weights in int8 by channel, activations by the range of each run; for encoders",
     "int8w": "weights only, in 8 bits by blocks; also for decoders",
-    "int4": "weights only, in 4 bits by blocks: the smallest form, and the one that agrees least",
+    "int4": "weights only, in 4 bits by blocks: the smallest form; changes many answers of small models",
 }
 
 

@@ -256,9 +256,10 @@ def _embedding_rows(nodes: list[_Node], tensors: dict[str, _Message]) -> int | N
     for node in nodes:
         if node.kind in _SAME_VALUES and node.inputs[0] in ids:
             ids.update(node.outputs)
-        elif node.kind == "Gather" and node.inputs[1] in ids and node.inputs[0] in tensors:
+        elif node.kind in _PICKS_ROWS and node.inputs[1] in ids and node.inputs[0] in tensors:
             return next(iter(tensors[node.inputs[0]].ints(1)), None)
     return None
 
 
+_PICKS_ROWS = frozenset({"Gather", "GatherBlockQuantized"})
 _SAME_VALUES = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
