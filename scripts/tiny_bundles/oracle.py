@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers as hf
+from tokenizers.normalizers import Lowercase, Sequence
 from transformers.pipelines.token_classification import AggregationStrategy
 
 from .pooling import pool
@@ -90,12 +91,15 @@ class EmbeddingOracle:
 
     @cached_property
     def tokenizer(self) -> hf.PreTrainedTokenizerFast:
-        """Return the tokenizer."""
-        return hf.AutoTokenizer.from_pretrained(self.twin)
+        """Return the tokenizer; sentence-transformers puts texts into small letters by a normalizer before the others."""
+        tokenizer = hf.AutoTokenizer.from_pretrained(self.twin)
+        if self.spec.lower_case:
+            backend = tokenizer.backend_tokenizer
+            backend.normalizer = Sequence([Lowercase(), *filter(None, [backend.normalizer])])
+        return tokenizer
 
     def vector(self, text: str) -> np.ndarray:
         """Return the vector (size,) of one text."""
-        text = text.lower() if self.spec.lower_case else text
         limit = self.spec.max_seq_length or self.spec.max_length
         batch = self.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
         with torch.no_grad():
