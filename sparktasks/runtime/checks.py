@@ -84,6 +84,11 @@ def check_tokenizer(bundle: Bundle) -> None:
         )
 
 
+def without_embedding(token: str | None, index: int, rows: int) -> str:
+    """Describe a token that an embedding of so many rows has none for."""
+    return f"the token {token!r} ({index}), and the model's embedding has {rows} rows: it was not trained with that token"
+
+
 def _token_ids(content: Mapping[str, Any]) -> dict[str, int]:
     """Return the id of every token of a tokenizer.json."""
     vocabulary = (content.get("model") or {}).get("vocab") or {}

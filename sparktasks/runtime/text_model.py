@@ -12,6 +12,7 @@ from sparktasks.errors import DataError
 from sparktasks.runtime.batching import equal_batches, pad, token_batches, unpad
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
+from sparktasks.runtime.checks import without_embedding
 from sparktasks.runtime.padding import Padding, find_padding
 from sparktasks.runtime.session import RUN_SECONDS, RunFailed, Session, open_session
 from sparktasks.runtime.tokens import Lengths, TextTokenizer, open_tokenizer
@@ -139,10 +140,7 @@ class TextModel:
         largest = int(ids.max())
         if self._embedding_rows is not None and largest >= self._embedding_rows:
             token = self.tokenizer.core.id_to_token(largest)
-            raise _NoEmbedding(
-                f"the text has the token {token!r} ({largest}), and the model's embedding has "
-                f"{self._embedding_rows} rows: it was not trained with that token"
-            )
+            raise _NoEmbedding(f"the text has {without_embedding(token, largest, self._embedding_rows)}")
 
     def _values(self, rows: Sequence[_Row], feeds: Mapping[str, np.ndarray], output: str, padding: Padding) -> list[np.ndarray]:
         """Run texts together; raises `RunFailed` where onnxruntime does."""

@@ -13,6 +13,7 @@ from sparktasks.runtime import threads
 from sparktasks.runtime.batching import distinct
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
+from sparktasks.runtime.checks import without_embedding
 from sparktasks.runtime.devices import assigned_gpu
 from sparktasks.runtime.generation.constraint import Constrain
 from sparktasks.runtime.generation.decoder import Decoder
@@ -120,9 +121,7 @@ class Generator:
         """Describe a token that an embedding of so many rows has none for; None where it has one."""
         if rows is None or token < rows:
             return None
-        name = self.tokenizer.decode([token], special=True)
-        embedding = f"the model's embedding has {rows} rows: it was not trained with that token"
-        return f"the token {name!r} ({token}), and {embedding}"
+        return without_embedding(self.tokenizer.decode([token], special=True), token, rows)
 
     def first_logits(self, prompt: Prompt) -> np.ndarray:
         """Return the model's logits of the first new token, ``(vocabulary,)``, float32."""
