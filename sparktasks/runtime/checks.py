@@ -89,13 +89,18 @@ def without_embedding(token: str | None, index: int, rows: int) -> str:
     return f"the token {token!r} ({index}), and the model's embedding has {rows} rows: it was not trained with that token"
 
 
-def _token_ids(content: Mapping[str, Any]) -> dict[str, int]:
-    """Return the id of every token of a tokenizer.json."""
+def vocabulary_ids(content: Mapping[str, Any]) -> dict[str, int]:
+    """Return the ids of a tokenizer.json's vocabulary, without the tokens that were added to it."""
     vocabulary = (content.get("model") or {}).get("vocab") or {}
     if isinstance(vocabulary, Mapping):
-        ids = {str(token): int(index) for token, index in vocabulary.items()}
-    else:  # Unigram: pieces with their scores, in the order of their ids
-        ids = {str(piece[0]): index for index, piece in enumerate(vocabulary)}
+        return {str(token): int(index) for token, index in vocabulary.items()}
+    # Unigram: pieces with their scores, in the order of their ids
+    return {str(piece[0]): index for index, piece in enumerate(vocabulary)}
+
+
+def _token_ids(content: Mapping[str, Any]) -> dict[str, int]:
+    """Return the id of every token of a tokenizer.json."""
+    ids = vocabulary_ids(content)
     for token in content.get("added_tokens") or ():
         ids[str(token["content"])] = int(token["id"])
     return ids

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
-from sparktasks.runtime.checks import check_tokenizer
+from sparktasks.runtime.checks import check_tokenizer, vocabulary_ids
 from sparktasks.runtime.sentencepieces import SOURCES, SentencePieceTokenizer
 from sparktasks.runtime.tokenizer_files import read_tokenizer_files
 from sparktasks.runtime.tokens import Lengths, open_tokenizer
@@ -63,10 +63,8 @@ def largest_ordinary_id(bundle: Bundle) -> int | None:
         added = bundle.tokenizer_config.get("added_tokens_decoder") or {}
         return max((index for index in vocabulary.values() if str(index) not in added), default=None)
     content = bundle.read_json("tokenizer.json") or {}
-    vocabulary = (content.get("model") or {}).get("vocab") or {}
-    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
     added = {token["id"] for token in content.get("added_tokens") or ()}
-    return max((index for index in ids if index not in added), default=None)
+    return max((index for index in vocabulary_ids(content).values() if index not in added), default=None)
 
 
 def has_pieces(bundle: Bundle) -> bool:
