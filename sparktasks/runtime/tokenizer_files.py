@@ -85,8 +85,8 @@ def _reconciled(bundle: Bundle) -> TokenizerFiles:
     by_content = {str(token): token for token in added.values()}
     padding = content.get("padding") or {}
     defaults = dict(family.special)
-    if padding.get("pad_token"):
-        defaults["pad_token"] = padding["pad_token"]
+    if padding.get("pad_token"):  # a class that has a padding token of its own keeps it
+        defaults.setdefault("pad_token", padding["pad_token"])
     special: dict[str, Token] = {}
     for role in ROLES:
         token = named[role] if role in named else defaults.get(role)

@@ -77,6 +77,9 @@ CASES = {
     "roberta: padding of tokenizer.json": Case(
         "roberta", "roberta", {TOKENIZER: {"padding": {**FILLED, "pad_token": "</s>"}}, CONFIG: {"pad_token": ABSENT}}
     ),
+    "gpt2: padding of tokenizer.json": Case(
+        "gpt2", "gpt2", {TOKENIZER: {"padding": {**FILLED, "pad_token": "the"}}, CONFIG: {"pad_token": ABSENT}}
+    ),
     "gpt2: add_bos_token changes nothing": Case("gpt2", "gpt2", {CONFIG: {"add_bos_token": True, "padding_side": "left"}}),
     "gpt_neox: the class decides the affixes": Case("opt", "gpt_neox", {CONFIG: {"tokenizer_class": "GPTNeoXTokenizer"}}),
     "llama: the first token, which tokenizer.json lacks": Case(
