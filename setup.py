@@ -11,7 +11,13 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "sparktasks" / "__init__.py
 # pyspark is an extra: a Databricks or EMR runtime brings its own, which an install must not overwrite.
 EXTRAS = {
     "local": ["pyspark>=3.5", "pandas>=2.2,<3"],
-    "connect": ["pyspark>=4.0", "grpcio>=1.67", "grpcio-status>=1.67", "googleapis-common-protos>=1.65", "zstandard>=0.25"],
+    "connect": [
+        "pyspark>=4.0",
+        "grpcio>=1.67",
+        "grpcio-status>=1.67",
+        "googleapis-common-protos>=1.65",
+        "zstandard>=0.25",
+    ],
     "hub": ["huggingface_hub>=0.24"],
     "sentencepiece": ["sentencepiece>=0.2"],
     "translate": ["sentencepiece>=0.2", "py3langid>=0.3", "langcodes>=3.4"],
@@ -41,14 +47,24 @@ EXTRAS["dev"] = [
     "types-tqdm",
 ]
 # The oldest Spark that is tested, in an environment of its own.
-EXTRAS["spark35"] = ["pyspark>=3.5,<4", "pandas>=2.2,<3", "numpy<2", "pyarrow<20", "onnx>=1.16", "pytest>=8", *EXTRAS["summarize"]]
+EXTRAS["spark35"] = [
+    "pyspark>=3.5,<4",
+    "pandas>=2.2,<3",
+    "numpy<2",
+    "pyarrow<20",
+    "onnx>=1.16",
+    "pytest>=8",
+    *EXTRAS["summarize"],
+]
 EXTRAS["notebook"] = ["jupyter-client>=8", "nbclient>=0.10", "ipykernel>=6", "matplotlib>=3.8"]
 EXTRAS["dev"] += EXTRAS["notebook"]
 
 setup(
     name="sparktasks",
     version=VERSION,
-    description="A distributed Spark annotator framework: ML tasks as Spark ML Transformers, with any Hugging Face ONNX folder",
+    description=(
+        "A distributed Spark annotator framework: ML tasks as Spark ML Transformers, with any Hugging Face ONNX folder"
+    ),
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -44,7 +44,9 @@ def main(out: str) -> None:
     annotated = pipeline.fit(requests).transform(requests)
     intents = F.transform("intent", lambda a: F.format_string("%s %.2f", a["result"], a["score"]))
     tags = F.transform("pos", lambda a: F.concat_ws("/", a["metadata"]["word"], a["result"]))
-    annotated.select("text", intents.alias("intents"), F.concat_ws(" ", tags).alias("parts of speech")).show(truncate=120, vertical=True)
+    annotated.select("text", intents.alias("intents"), F.concat_ws(" ", tags).alias("parts of speech")).show(
+        truncate=120, vertical=True
+    )
     annotated.write.mode("overwrite").parquet(out)
     print(f"wrote {spark.read.parquet(out).count()} rows to {out}")
     spark.stop()

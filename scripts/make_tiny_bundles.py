@@ -102,7 +102,9 @@ def build(spec: Spec, out: Path) -> Path:
     return folder
 
 
-def strong_generator(spec: GenerationSpec, tokenizer: hf.PreTrainedTokenizerFast) -> tuple[Generator, GenerationEvidence]:
+def strong_generator(
+    spec: GenerationSpec, tokenizer: hf.PreTrainedTokenizerFast
+) -> tuple[Generator, GenerationEvidence]:
     """Return the generator of the first seed that passes the checks; raise `WeakBundle` when none does."""
     prompts = generation_prompts()
     faults: list[str] = []
@@ -160,8 +162,12 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the bundles and torch twins")
-    parser.add_argument("--only", nargs="+", choices=sorted({**BY_NAME, **GENERATION}), metavar="NAME", help="bundles to build")
-    parser.add_argument("--committed", action="store_true", help="copy the small subset to tests/bundles and record tests/goldens")
+    parser.add_argument(
+        "--only", nargs="+", choices=sorted({**BY_NAME, **GENERATION}), metavar="NAME", help="bundles to build"
+    )
+    parser.add_argument(
+        "--committed", action="store_true", help="copy the small subset to tests/bundles and record tests/goldens"
+    )
     options = parser.parse_args()
     names = options.only or (COMMITTED if options.committed else [*BY_NAME, *GENERATION])
     build_all(names, options.out)

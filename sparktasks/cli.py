@@ -77,9 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sparktasks", description="ML tasks as Spark annotators.", epilog=_HELP)
     parser.add_argument("--version", action="version", version=f"sparktasks {sparktasks.__version__}")
     script = str(Path(__file__).with_name("__main__.py"))
-    parser.add_argument("--script", action="version", version=script, help="print the path of the script for spark-submit")
+    parser.add_argument(
+        "--script", action="version", version=script, help="print the path of the script for spark-submit"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run a job file", description="Read, annotate and write, as a job file says.", epilog=_HELP)
+    run = commands.add_parser(
+        "run", help="run a job file", description="Read, annotate and write, as a job file says.", epilog=_HELP
+    )
     run.add_argument("job", metavar="JOB.yaml")
     run.add_argument("--traceback", action="store_true", help="print the whole story of a failure, not only its reason")
     run.set_defaults(act=_run)
@@ -112,7 +116,9 @@ def _add_optimize(commands: Any) -> None:
         "--out",
         help="the folder to write, OUT-PRECISION for several forms; without this, BUNDLE-PRECISION where you are",
     )
-    optimize.add_argument("--texts", metavar="FILE", help="texts to compare the models on, one a line, best 200 or more")
+    optimize.add_argument(
+        "--texts", metavar="FILE", help="texts to compare the models on, one a line, best 200 or more"
+    )
     optimize.set_defaults(act=_optimize)
 
 
@@ -121,7 +127,10 @@ def _add_cache(commands: Any) -> None:
     cache.add_argument(
         "what",
         choices=["list", "verify", "clear"],
-        help="list them; verify: read them whole, remove damaged ones, exit with 1 if there were any; clear: remove what is not in use",
+        help=(
+            "list them; verify: read them whole, remove damaged ones, exit with 1 if there were any; clear: "
+            "remove what is not in use"
+        ),
     )
     cache.set_defaults(act=_cache)
 

@@ -64,7 +64,10 @@ class MissingDependency(SparkTasksError, ImportError):
 
     def __init__(self, package: str, purpose: str, extra: str) -> None:
         here = f"{socket.gethostname()} ({sys.executable})"
-        super().__init__(f"{purpose} needs the package {package!r}, which is not installed on {here}. Run: pip install 'sparktasks[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed on {here}. Run: pip install "
+            f"'sparktasks[{extra}]'"
+        )
         self.package = package
 
     def __reduce__(self) -> tuple[object, ...]:

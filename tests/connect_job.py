@@ -26,8 +26,12 @@ SENT = ["play music", "book a table in lisbon", "what is the weather", "play mus
 def counts(spark: SparkSession, folder: Path) -> dict[str, Any]:
     """Run each action on a four-stage pipeline and report the rows each kernel saw and the number of workers."""
     found = {}
-    df = spark.range(0, ROWS, 1, 1).select("id", F.concat(F.lit("text "), "id").alias("text"), (F.col("id") % 4).alias("part"))
-    for number, (name, action) in enumerate({**ACTIONS, "filter on another column": lambda out: out.filter("id < 10").collect()}.items()):
+    df = spark.range(0, ROWS, 1, 1).select(
+        "id", F.concat(F.lit("text "), "id").alias("text"), (F.col("id") % 4).alias("part")
+    )
+    for number, (name, action) in enumerate(
+        {**ACTIONS, "filter on another column": lambda out: out.filter("id < 10").collect()}.items()
+    ):
         log = Log(folder / f"log{number}")
         action(pipeline(log).fit(df).transform(df))
         found[name] = [log.rows(), log.workers()]
@@ -46,12 +50,19 @@ def cached(spark: SparkSession, folder: Path) -> dict[str, int]:
 
 
 def streamed(spark: SparkSession, folder: Path) -> list[Any]:
-    """Run the pipeline on a stream from Parquet into Parquet; report kernels' rows, the number of workers and of rows written."""
+    """Run the pipeline on a stream from Parquet into Parquet; report kernels' rows, the number of workers and of rows
+    written."""
     log = Log(folder / "streamed")
-    spark.range(0, ROWS, 1, 1).select("id", F.concat(F.lit("text "), "id").alias("text")).write.parquet(str(folder / "in"))
+    spark.range(0, ROWS, 1, 1).select("id", F.concat(F.lit("text "), "id").alias("text")).write.parquet(
+        str(folder / "in")
+    )
     stream = spark.readStream.schema("id long, text string").parquet(str(folder / "in"))
     out = pipeline(log).fit(stream).transform(stream).select("id", "b.result")
-    query = out.writeStream.format("parquet").option("checkpointLocation", str(folder / "checkpoint")).trigger(availableNow=True)
+    query = (
+        out.writeStream.format("parquet")
+        .option("checkpointLocation", str(folder / "checkpoint"))
+        .trigger(availableNow=True)
+    )
     query.start(str(folder / "out")).awaitTermination()
     return [log.rows(), log.workers(), spark.read.parquet(str(folder / "out")).distinct().count()]
 
@@ -63,7 +74,12 @@ def sent(spark: SparkSession) -> dict[str, Any]:
     delivery._sent = lambda bundle, way, session: (ways.append(way), original(bundle, way, session))[1]  # type: ignore[misc,assignment]
     stages = [TextClassifier.pretrained(BUNDLE, topK=top, outputCol=f"top{top}") for top in (1, 2, 3)]
     df = spark.createDataFrame([(text,) for text in SENT], "text string")
-    rows = PipelineModel([DocumentAssembler(), *stages]).transform(df).select("text", "top3.result", "top3.score").collect()
+    rows = (
+        PipelineModel([DocumentAssembler(), *stages])
+        .transform(df)
+        .select("text", "top3.result", "top3.score")
+        .collect()
+    )
     delivery._sent = original
     return {"ways": ways, "rows": [list(row) for row in rows]}
 
@@ -91,7 +107,10 @@ def saved(spark: SparkSession, folder: Path) -> list[bool]:
     wanted = model.transform(df).collect()
     loaded = PipelineModel.load(str(folder / "pipeline"))
     stage = TextClassifier.load(str(folder / "stage"))
-    return [loaded.transform(df).collect() == wanted, PipelineModel([model.stages[0], stage]).transform(df).collect() == wanted]
+    return [
+        loaded.transform(df).collect() == wanted,
+        PipelineModel([model.stages[0], stage]).transform(df).collect() == wanted,
+    ]
 
 
 def main(folder: Path) -> None:

@@ -26,7 +26,9 @@ class LogRows:
         with open(self.log, "a") as file:
             file.write(f"{self.name} {len(columns[0])} {os.getpid()}\n")
         rows = Annotations(columns[0]).by_row()
-        return build([[a._replace(result=f"{a.result}{self.name}", end=a.end + len(self.name)) for a in row] for row in rows])
+        return build(
+            [[a._replace(result=f"{a.result}{self.name}", end=a.end + len(self.name)) for a in row] for row in rows]
+        )
 
 
 class Logger(ColumnAnnotator):
@@ -62,5 +64,8 @@ class Log:
 
 def pipeline(log: Log) -> Pipeline:
     """Four stages: an assembler, and three loggers of which the last reads the first again."""
-    stages = [Logger(inputCols=name, outputCol=output, log=str(log.path)) for name, output in [("document", "a"), ("a", "b"), ("document", "c")]]
+    stages = [
+        Logger(inputCols=name, outputCol=output, log=str(log.path))
+        for name, output in [("document", "a"), ("a", "b"), ("document", "c")]
+    ]
     return Pipeline(stages=[DocumentAssembler(), *stages])

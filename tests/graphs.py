@@ -24,7 +24,8 @@ def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodePro
     return helper.make_node(kind, inputs.split(), [output], **attributes)
 
 
-# Each computes logits (texts, 4) from `vectors` (texts, tokens, 4), input_ids and attention_mask, as some architectures do.
+# Each computes logits (texts, 4) from `vectors` (texts, tokens, 4), input_ids and attention_mask, as some architectures
+# do.
 
 MEAN_OF_MASKED: Nodes = (  # an encoder that heeds its mask
     node("Cast", "attention_mask", "mask", to=TensorProto.FLOAT),
@@ -32,7 +33,9 @@ MEAN_OF_MASKED: Nodes = (  # an encoder that heeds its mask
     node("Mul", "vectors wide_mask", "kept"),
     node("ReduceSum", "kept tokens_axis", "logits", keepdims=0),
 )
-SUM_OF_ALL: Nodes = (node("ReduceSum", "vectors tokens_axis", "logits", keepdims=0),)  # convolutions, dynamic quantisation
+SUM_OF_ALL: Nodes = (
+    node("ReduceSum", "vectors tokens_axis", "logits", keepdims=0),
+)  # convolutions, dynamic quantisation
 LAST_COLUMN: Nodes = (node("Gather", "vectors minus_one", "logits", axis=1),)  # a decoder exported without a pad token
 LAST_TOKEN: Nodes = (  # a decoder that counts the tokens that are not its pad token
     node("Equal", "input_ids pad", "is_pad"),

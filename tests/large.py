@@ -1,4 +1,5 @@
-"""A bundle of more than 2 GiB: a tiny classifier whose scores hang on the last bytes of a large file of outside data."""
+"""A bundle of more than 2 GiB: a tiny classifier whose scores hang on the last bytes of a large file of outside
+data."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ def make_large(bundle: Path, target: Path, size: int) -> Path:
     output = graph.output[0].name
     producer = next(node for node in graph.node if output in node.output)
     producer.output[list(producer.output).index(output)] = "plain"
-    table = TensorProto(name="table", data_type=TensorProto.FLOAT, dims=[rows, WIDTH], data_location=TensorProto.EXTERNAL)
+    table = TensorProto(
+        name="table", data_type=TensorProto.FLOAT, dims=[rows, WIDTH], data_location=TensorProto.EXTERNAL
+    )
     for key, value in {"location": "model.onnx_data", "offset": "0", "length": str(rows * WIDTH * 4)}.items():
         table.external_data.add(key=key, value=value)
     graph.initializer.extend([table, numpy_helper.from_array(np.array(rows - 1, np.int64), "last")])

@@ -1,4 +1,5 @@
-"""What the benchmarks share: the command line, the Spark session, interleaved rounds, medians, facts about the machine."""
+"""What the benchmarks share: the command line, the Spark session, interleaved rounds, medians, facts about the
+machine."""
 
 from __future__ import annotations
 
@@ -16,7 +17,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
-PACKAGES = ("pyspark", "onnxruntime", "tokenizers", "transformers", "torch", "ctranslate2", "onnxruntime-genai", "pyarrow", "numpy")
+PACKAGES = (
+    "pyspark",
+    "onnxruntime",
+    "tokenizers",
+    "transformers",
+    "torch",
+    "ctranslate2",
+    "onnxruntime-genai",
+    "pyarrow",
+    "numpy",
+)
 
 sys.path.insert(0, str(ROOT))
 
@@ -24,8 +35,12 @@ sys.path.insert(0, str(ROOT))
 def arguments(description: str) -> argparse.ArgumentParser:
     """Return a parser with the options of every benchmark that runs the MiniLM-sized model."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data", help="folder with the text corpora (default: %(default)s)")
-    parser.add_argument("--model", type=Path, default=ROOT / "build" / "bench" / "minilm", help="folder of the model, built if absent")
+    parser.add_argument(
+        "--data", type=Path, default=SHARED / "data", help="folder with the text corpora (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--model", type=Path, default=ROOT / "build" / "bench" / "minilm", help="folder of the model, built if absent"
+    )
     parser.add_argument(
         "--tokenizer",
         type=Path,
@@ -109,7 +124,12 @@ def _processor() -> str:
 def generation_arguments(description: str | None, page: str, texts: int = 64) -> argparse.ArgumentParser:
     """Return a parser with the options of every benchmark of generators, which writes ``docs/bench/PAGE.md``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=ROOT / "build" / "bench", help="folder of the models, built if absent (default: %(default)s)")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=ROOT / "build" / "bench",
+        help="folder of the models, built if absent (default: %(default)s)",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=int, default=texts)
     parser.add_argument("--threads", type=int, default=2)
@@ -119,7 +139,11 @@ def generation_arguments(description: str | None, page: str, texts: int = 64) ->
 
 def write_generation_page(options: argparse.Namespace, title: str, parts: Sequence[str]) -> None:
     """Print a page of results and write it where the options say: a title, the command, facts, and what was found."""
-    facts = {"threads": options.threads, "rounds": f"{options.rounds}, interleaved; median (lowest-highest)", **machine()}
+    facts = {
+        "threads": options.threads,
+        "rounds": f"{options.rounds}, interleaved; median (lowest-highest)",
+        **machine(),
+    }
     known = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     command = " ".join([f"scripts/bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     text = f"# {title}\n\nMade by `{command}`.\n\n{known}\n" + "".join(parts)

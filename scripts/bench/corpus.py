@@ -15,11 +15,14 @@ SHORTEST, LONGEST = 15, 1200
 
 
 def mixed_texts(data: Path, count: int, seed: int = 0) -> list[str]:
-    """Return distinct whole texts of 15 to 1,200 characters, as many of each doubling of the length as of every other."""
+    """Return distinct whole texts of 15 to 1,200 characters, as many of each doubling of the length as of every
+    other."""
     rng = random.Random(seed)
     pool = sorted({text for text in _texts(data) if SHORTEST <= len(text) <= LONGEST})
     if count > len(pool):
-        raise SystemExit(f"{data} gives {len(pool)} texts of {SHORTEST} to {LONGEST} characters; {count} were asked for")
+        raise SystemExit(
+            f"{data} gives {len(pool)} texts of {SHORTEST} to {LONGEST} characters; {count} were asked for"
+        )
     rng.shuffle(pool)
     pool.sort(key=len)
     lengths = [len(text) for text in pool]

@@ -1,15 +1,17 @@
-"""Greedy generation of texts of skewed lengths: sparktasks against onnxruntime-genai, on the same weights of Llama's shape.
+"""Greedy generation of texts of skewed lengths: sparktasks against onnxruntime-genai, on the same weights of Llama's
+shape.
 
     python scripts/bench/genai.py                          # into docs/bench/genai.md
 
-onnxruntime-genai runs graphs of its own builder, so that one must be built first, from the checkpoint that the first run of
-this script leaves. The builder wants a newer transformers than the other scripts, hence an environment of its own:
+onnxruntime-genai runs graphs of its own builder, so that one must be built first, from the checkpoint that the first
+run of this script leaves. The builder wants a newer transformers than the other scripts, hence an environment of its
+own:
 
-    pip install onnxruntime-genai onnx-ir torch "transformers>=5"
-    python -m onnxruntime_genai.models.builder -i build/bench/llama-6x512/torch -o build/bench/llama-6x512/genai -p fp32 -e cpu
+    pip install onnxruntime-genai onnx-ir torch "transformers>=5" python -m onnxruntime_genai.models.builder -i
+    build/bench/llama-6x512/torch -o build/bench/llama-6x512/genai -p fp32 -e cpu
 
-The texts are those of generation.py. onnxruntime-genai runs in its two documented ways: static batches of its Generator, and
-its Engine, to which texts are given as others end. Needs: pip install onnxruntime-genai
+The texts are those of generation.py. onnxruntime-genai runs in its two documented ways: static batches of its
+Generator, and its Engine, to which texts are given as others end. Needs: pip install onnxruntime-genai
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from sparktasks.runtime.generation.search import Request
 
 NAME = "llama-6x512"
 NOTE = """
-The Generator pads shorter prompts at the left, which the attention node of these graphs takes for tokens: only texts of the longest prompt
-of each batch are right.
+The Generator pads shorter prompts at the left, which the attention node of these graphs takes for tokens: only texts of
+the longest prompt of each batch are right.
 """
 END = VOCABULARY - 1
 
@@ -61,12 +63,16 @@ def batched(model: Any, requests: Sequence[Request], slots: int) -> list[list[in
         for row, request in zip(ids, part, strict=True):
             row[width - len(request.prompt) :] = request.prompt
         params = onnxruntime_genai.GeneratorParams(model)
-        params.set_search_options(max_length=width + most, min_length=width + most, batch_size=len(part), do_sample=False)
+        params.set_search_options(
+            max_length=width + most, min_length=width + most, batch_size=len(part), do_sample=False
+        )
         generator = onnxruntime_genai.Generator(model, params)
         generator.append_tokens(ids)
         while not generator.is_done():
             generator.generate_next_token()
-        made.extend(generator.get_sequence(place)[width : width + request.limit].tolist() for place, request in enumerate(part))
+        made.extend(
+            generator.get_sequence(place)[width : width + request.limit].tolist() for place, request in enumerate(part)
+        )
     return made
 
 
@@ -89,7 +95,9 @@ def engined(model: Any, requests: Sequence[Request], slots: int) -> list[list[in
             turn.set_min_generated_tokens(request.limit)
             running[number].begin_turn(np.array(request.prompt, np.int32), turn)
         for event in engine.run(buffer) or ():
-            number = next(key for key, request in running.items() if request is event.request or request == event.request)
+            number = next(
+                key for key, request in running.items() if request is event.request or request == event.request
+            )
             if event.flags.value & flags.FAILED.value:
                 raise RuntimeError(f"text {number} failed: {event.error_code}")
             if event.flags.value & flags.TOKEN.value:
@@ -113,7 +121,9 @@ def main() -> None:
     model, engine = opened(built), opened(built, slots)
     contenders = [
         Contender("sparktasks", f"{slots} texts at once, Optimum's graph", lambda: scheduled(ours, requests, slots)),
-        Contender("sparktasks, genai's graph", f"{slots} texts at once", lambda: scheduled(ours_built, requests, slots)),
+        Contender(
+            "sparktasks, genai's graph", f"{slots} texts at once", lambda: scheduled(ours_built, requests, slots)
+        ),
         Contender("genai, Generator", f"batches of {slots}, genai's graph", lambda: batched(model, requests, slots)),
         Contender("genai, Engine", f"{slots} texts at once, genai's graph", lambda: engined(engine, requests, slots)),
     ]

@@ -3,9 +3,10 @@
     python scripts/bench/generation.py                          # both shapes, into docs/bench/generation.md
     python scripts/bench/generation.py --shapes gpt2-6x512      # the small one
 
-The texts are `texts()`: prompts of 4 to 40 random tokens, and outputs of 8 tokens and more, exponentially distributed with
-a mean of 40 beyond them, at most 256; the end token is switched off, so that lengths are what they are set to. Every
-contender gets the same texts and threads; only tokens that were asked for count. In each round every contender runs all texts.
+The texts are `texts()`: prompts of 4 to 40 random tokens, and outputs of 8 tokens and more, exponentially distributed
+with a mean of 40 beyond them, at most 256; the end token is switched off, so that lengths are what they are set to.
+Every contender gets the same texts and threads; only tokens that were asked for count. In each round every contender
+runs all texts.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ LONGEST = 256
 
 
 def texts(count: int, shared: int = 0) -> list[Request]:
-    """Return what is to be generated: prompts, the first ``shared`` tokens equal, and how many tokens each is to get."""
+    """Return what is to be generated: prompts, the first ``shared`` tokens equal, and how many tokens each is to
+    get."""
     random.seed(0)
     head = np.random.RandomState(0).randint(3, VOCABULARY, size=shared).tolist()
     made = []
@@ -98,7 +100,9 @@ def transformers(folder: Path, slots: int) -> Callable[[Sequence[Request]], list
                 ids[row, width - len(request.prompt) :] = torch.tensor(request.prompt)
                 mask[row, width - len(request.prompt) :] = 1
             with torch.inference_mode():
-                found = network.generate(input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=0)
+                found = network.generate(
+                    input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=0
+                )
             made.extend(found[row, width : width + request.limit].tolist() for row, request in enumerate(part))
         return made
 
@@ -107,7 +111,10 @@ def transformers(folder: Path, slots: int) -> Callable[[Sequence[Request]], list
 
 def step_costs(model: Decoder, rows: int, columns: int, times: int) -> tuple[list[float], list[float]]:
     """Time decode steps as the scheduler runs them, and bare runs of the same feeds: seconds of each, alternating."""
-    requests = [Request(tuple(np.random.RandomState(row).randint(3, VOCABULARY, size=columns).tolist()), limit=1 << 20) for row in range(rows)]
+    requests = [
+        Request(tuple(np.random.RandomState(row).randint(3, VOCABULARY, size=columns).tolist()), limit=1 << 20)
+        for row in range(rows)
+    ]
     scheduler = Scheduler(model, Rules(Settings(), [], None), Capacity(rows, 1 << 30, 1 << 20))
     logits, batch = model.start([request.prompt for request in requests], [])
     search = scheduler.search(requests)
@@ -145,7 +152,13 @@ def measure(contenders: Sequence[Contender], rounds: int) -> dict[str, Measured]
             result = measured[contender.name]
             result.same = sum(left == right for left, right in zip(wanted, found, strict=True)) / len(found)
             result.rates.append(sum(map(len, found)) / taken)
-            print(f"round {number + 1}: {contender.name} {result.rates[-1]:.1f} tokens/s, {result.same:.0%} of the texts the same", flush=True)
+            print(
+                (
+                    f"round {number + 1}: {contender.name} {result.rates[-1]:.1f} tokens/s, {result.same:.0%} of "
+                    "the texts the same"
+                ),
+                flush=True,
+            )
     return measured
 
 
@@ -170,7 +183,9 @@ def shape_report(name: str, model: DecoderModel, options: argparse.Namespace) ->
     peer, peer_wide = transformers(model.torch, slots), transformers(model.torch, 4 * slots)
     contenders = [
         Contender("continuous", f"{slots} texts at once", lambda: scheduled(engine, requests, slots)),
-        Contender("continuous, 4 times as many", f"{4 * slots} texts at once", lambda: scheduled(engine, requests, 4 * slots)),
+        Contender(
+            "continuous, 4 times as many", f"{4 * slots} texts at once", lambda: scheduled(engine, requests, 4 * slots)
+        ),
         Contender("static", f"batches of {slots}, the same decoder", lambda: static(engine, requests, slots)),
         Contender("transformers", f"generate, batches of {slots}", lambda: peer(requests)),
         Contender("transformers, 4 times as many", f"generate, batches of {4 * slots}", lambda: peer_wide(requests)),
@@ -181,7 +196,10 @@ def shape_report(name: str, model: DecoderModel, options: argparse.Namespace) ->
     report += table(contenders, measure(contenders, options.rounds), requests)
     ours, bare = step_costs(engine, slots, 128, 128)
     share, extra = ratios(ours, bare), Spread.of([(left - right) * 1e6 for left, right in zip(ours, bare, strict=True)])
-    report += f"\nA step of {slots} texts with 128 to 256 tokens in the cache takes {share} times a bare run of the same feeds: "
+    report += (
+        f"\nA step of {slots} texts with 128 to 256 tokens in the cache takes {share} times a bare run of the "
+        "same feeds: "
+    )
     report += f"{extra} microseconds more.\n"
     return report + prefix_report(engine, options)
 

@@ -1,9 +1,11 @@
-"""What LocalPipeline adds to one text: ``annotate`` against the bare tokenizer and session, on the same number of threads.
+"""What LocalPipeline adds to one text: ``annotate`` against the bare tokenizer and session, on the same number of
+threads.
 
     python scripts/bench/latency.py
     python scripts/bench/latency.py --bundle FOLDER_OR_STARTER --threads 2
 
-Every text goes both ways in turn. Processor time is printed beside the time that passed: it says more on a busy machine.
+Every text goes both ways in turn. Processor time is printed beside the time that passed: it says more on a busy
+machine.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def clocked(work: Callable[[str], object], text: str) -> tuple[float, float]:
 
 
 def measure(ways: tuple[Callable[[str], object], Callable[[str], object]], texts: list[str]) -> np.ndarray:
-    """Time both ways on every text, the first one changing from text to text; microseconds, shape (texts, ways, clocks)."""
+    """Time both ways on every text, the first one changing from text to text; microseconds, shape (texts, ways,
+    clocks)."""
     found = np.empty((len(texts), 2, 2))
     for number, text in enumerate(texts):
         for which in (number % 2, 1 - number % 2):
@@ -47,8 +50,12 @@ def bare_call(folder: Path, max_length: int | None, threads: int) -> Callable[[s
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", default="intents-clinc150", help="folder or starter of a text classifier (default: %(default)s)")
-    parser.add_argument("--data", type=Path, default=SHARED / "data", help="folder with the text corpora (default: %(default)s)")
+    parser.add_argument(
+        "--bundle", default="intents-clinc150", help="folder or starter of a text classifier (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=SHARED / "data", help="folder with the text corpora (default: %(default)s)"
+    )
     parser.add_argument("--texts", type=int, default=500)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -62,7 +69,13 @@ def main() -> None:
     ways = (pipeline.annotate, bare_call(bundle.folder, bundle.max_length, options.threads))
     measure(ways, texts[:20])
     found = measure(ways, texts)
-    report(found, f"{options.bundle}, {len(texts)} single texts of {min(map(len, texts))} to {LONGEST} characters, threads: {options.threads}")
+    report(
+        found,
+        (
+            f"{options.bundle}, {len(texts)} single texts of {min(map(len, texts))} to {LONGEST} characters, "
+            f"threads: {options.threads}"
+        ),
+    )
 
 
 def report(found: np.ndarray, what: str) -> None:

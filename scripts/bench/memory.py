@@ -66,7 +66,10 @@ def work(way: str, folder: Path) -> None:
 def crew(way: str, folder: Path, count: int, environment: dict[str, str]) -> Crew:
     """Run so many workers at once."""
     command = [sys.executable, __file__, "--work", way, "--model", str(folder)]
-    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(count)]
+    workers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(count)
+    ]
     seconds = [float(_line(worker)) for worker in workers]
     for worker in workers:
         _go_on(worker)
@@ -110,7 +113,9 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.set_defaults(model=ROOT / "build" / "bench" / "bert-base")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4, 8])
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "bench", help="folder for memory.md (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs" / "bench", help="folder for memory.md (default: %(default)s)"
+    )
     parser.add_argument("--work", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
@@ -126,11 +131,23 @@ def main() -> None:
         lines = table(bundle.folder, options.workers, environment, weights)
     facts = {
         "model": f"BERT of base size (12 layers x 768), random weights, fp32, {weights:,.0f} MB",
-        "sparktasks": f"packed once per machine, {making.seconds:.1f} s, by the first process that asked; the figures are those of later ones",
+        "sparktasks": (
+            f"packed once per machine, {making.seconds:.1f} s, by the first process that asked; the figures "
+            "are those of later ones"
+        ),
         "rounds": f"{ROUNDS}, interleaved; median (lowest-highest)",
         **machine(),
     }
-    text = "\n".join(["# Memory: one model in several workers", "", *(f"- {name}: {value}" for name, value in facts.items()), "", *lines, ""])
+    text = "\n".join(
+        [
+            "# Memory: one model in several workers",
+            "",
+            *(f"- {name}: {value}" for name, value in facts.items()),
+            "",
+            *lines,
+            "",
+        ]
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "memory.md").write_text(text, encoding="utf-8")
     print(text)

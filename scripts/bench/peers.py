@@ -1,4 +1,5 @@
-"""The contenders of text.py: the same model over the same texts, with and without Spark, with and without sparktasks."""
+"""The contenders of text.py: the same model over the same texts, with and without Spark, with and without
+sparktasks."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class Job:
 
 
 class Peer(ABC):
-    """A contender: ``warm`` opens its model, ``run`` does the whole job, ``answers`` keeps what it found, in the order of the texts."""
+    """A contender: ``warm`` opens its model, ``run`` does the whole job, ``answers`` keeps what it found, in the order
+    of the texts."""
 
     def __init__(self, name: str, setting: str) -> None:
         self.name, self.setting = name, setting
@@ -99,7 +101,10 @@ class RawProcesses(Peer):
     def _scores(self, texts: Sequence[str]) -> np.ndarray:
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         shares = [order[start :: len(self._pools)] for start in range(len(self._pools))]
-        futures = [pool.submit(_score_plain, [texts[place] for place in share]) for pool, share in zip(self._pools, shares, strict=True)]
+        futures = [
+            pool.submit(_score_plain, [texts[place] for place in share])
+            for pool, share in zip(self._pools, shares, strict=True)
+        ]
         found = np.empty((len(texts), len(self._labels)), np.float32)
         for share, future in zip(shares, futures, strict=True):
             found[share] = future.result()
@@ -112,9 +117,12 @@ class RawProcesses(Peer):
 
 
 class OnSpark(Peer):
-    """A contender on Spark: ``build`` appends its columns to a frame, ``view`` selects (id, label, score) of the result."""
+    """A contender on Spark: ``build`` appends its columns to a frame, ``view`` selects (id, label, score) of the
+    result."""
 
-    def __init__(self, name: str, setting: str, frames: Frames, build: Callable[[Any], Any], view: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, setting: str, frames: Frames, build: Callable[[Any], Any], view: Sequence[str]
+    ) -> None:
         super().__init__(name, setting)
         self._full, self._small = frames
         self._build, self._view = build, view
@@ -143,14 +151,21 @@ def sparktasks_peer(name: str, job: Job, frames: Frames) -> Peer:
 
 
 def batch_udf_peer(name: str, job: Job, frames: Frames, batch_size: int, threads: int | None) -> Peer:
-    """Return ``predict_batch_udf`` around tokenizers and onnxruntime, as its documentation shows; ``threads`` None is onnxruntime's default."""
+    """Return ``predict_batch_udf`` around tokenizers and onnxruntime, as its documentation shows; ``threads`` None is
+    onnxruntime's default."""
     from pyspark.ml.functions import predict_batch_udf
     from pyspark.sql.types import FloatType, StringType, StructField, StructType
 
     kind = StructType([StructField("label", StringType()), StructField("score", FloatType())])
     classify = predict_batch_udf(_predictor(job, threads), return_type=kind, batch_size=batch_size)
     setting = f"batch_size={batch_size}, {'default threads' if threads is None else f'{threads} thread a worker'}"
-    return OnSpark(name, setting, frames, lambda df: df.withColumn("answer", classify("text")), ["id", "answer.label", "answer.score"])
+    return OnSpark(
+        name,
+        setting,
+        frames,
+        lambda df: df.withColumn("answer", classify("text")),
+        ["id", "answer.label", "answer.score"],
+    )
 
 
 def _predictor(job: Job, threads: int | None) -> Callable[[], Callable[[np.ndarray], dict[str, np.ndarray]]]:
@@ -182,7 +197,9 @@ def transformers_peer(name: str, job: Job, frames: Frames, batch_size: int) -> P
     classify.__annotations__ = {"batches": Iterator[pd.Series], "return": Iterator[pd.DataFrame]}
     udf = pandas_udf(classify, "label string, score float")
     setting = f"torch, batch_size={batch_size}, 1 thread a worker"
-    return OnSpark(name, setting, frames, lambda df: df.withColumn("answer", udf("text")), ["id", "answer.label", "answer.score"])
+    return OnSpark(
+        name, setting, frames, lambda df: df.withColumn("answer", udf("text")), ["id", "answer.label", "answer.score"]
+    )
 
 
 @lru_cache(maxsize=1)

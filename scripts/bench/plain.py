@@ -22,7 +22,9 @@ class PlainClassifier:
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
         names = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
         self.labels = np.array([names[key] for key in sorted(names, key=int)])
 
@@ -31,7 +33,8 @@ class PlainClassifier:
         return self._run(self.tokenizer.encode_batch_fast(list(texts)))
 
     def sorted_scores(self, texts: Sequence[str], budget: int) -> np.ndarray:
-        """Run texts longest first, as many at once as stay within a budget of padded tokens; returns them in the order given."""
+        """Run texts longest first, as many at once as stay within a budget of padded tokens; returns them in the order
+        given."""
         encodings = self.tokenizer.encode_batch_fast(list(texts))
         lengths = np.array([len(encoding) for encoding in encodings])
         order = np.argsort(-lengths, kind="stable")

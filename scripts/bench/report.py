@@ -70,9 +70,17 @@ def _chart(path: Path, results: Mapping[str, Result], limit: str) -> None:
     axes = figure.subplots()
     around = [[each.median - each.low for each in spreads], [each.high - each.median for each in spreads]]
     colors = ["#c4551b" if name == OURS else "#9aa5b1" for name in names]
-    axes.barh(names, [each.median for each in spreads], xerr=around, color=colors, ecolor="#444444", capsize=3, height=0.65)
+    axes.barh(
+        names, [each.median for each in spreads], xerr=around, color=colors, ecolor="#444444", capsize=3, height=0.65
+    )
     for place, (each, share) in enumerate(zip(spreads, shares, strict=True)):
-        axes.annotate(f"{each.median:,.0f}  ({share:.0%} of the limit)", (each.high, place), (6, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            f"{each.median:,.0f}  ({share:.0%} of the limit)",
+            (each.high, place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+        )
     axes.set_xlim(right=1.4 * max(each.high for each in spreads))
     axes.set_xlabel("rows a second, median and range of the rounds")
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,5 @@
-"""Rows a second against the number of workers and of rows: what one more row costs, and what a job costs before its first row.
+"""Rows a second against the number of workers and of rows: what one more row costs, and what a job costs before its
+first row.
 
     python scripts/bench/scaling.py                                 # local[1] and local[2], into docs/bench
     python scripts/bench/scaling.py --cores 1 2 4 --rows 500 4000   # on a larger machine
@@ -48,7 +49,9 @@ def report(found: dict[int, dict[str, list[float]]], folder: Path) -> None:
     fits = ["| workers | fixed, s | a row, ms | processor time a row, ms |", "|---|---|---|---|"]
     for cores, times in found.items():
         for rows, each in times.items():
-            lines.append(f"| {cores} | {int(rows):,} | {Spread.of(each)} | {Spread.of([int(rows) / value for value in each])} |")
+            lines.append(
+                f"| {cores} | {int(rows):,} | {Spread.of(each)} | {Spread.of([int(rows) / value for value in each])} |"
+            )
         points = [(int(rows), Spread.of(each).median) for rows, each in times.items()]
         cost, fixed = np.polyfit(*zip(*points, strict=True), 1)
         fits.append(f"| {cores} | {fixed:.2f} | {1000 * cost:.2f} | {1000 * cost * cores:.2f} |")
@@ -58,7 +61,18 @@ def report(found: dict[int, dict[str, list[float]]], folder: Path) -> None:
     }
     header = [f"- {name}: {value}" for name, value in {**facts, **machine()}.items()]
     text = "\n".join(
-        ["# Scaling: rows a second against workers and rows", "", *header, "", *lines, "", "The fit `seconds = fixed + rows x cost`:", "", *fits, ""]
+        [
+            "# Scaling: rows a second against workers and rows",
+            "",
+            *header,
+            "",
+            *lines,
+            "",
+            "The fit `seconds = fixed + rows x cost`:",
+            "",
+            *fits,
+            "",
+        ]
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scaling.md").write_text(text, encoding="utf-8")
@@ -70,7 +84,9 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--cores", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--rows", type=int, nargs="*", default=[300, 1000, 3000])
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "bench", help="folder for scaling.md (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs" / "bench", help="folder for scaling.md (default: %(default)s)"
+    )
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
@@ -78,7 +94,9 @@ def main() -> None:
         return
     found = {}
     for cores in options.cores:
-        done = subprocess.run([sys.executable, *sys.argv, "--work", str(cores)], stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, *sys.argv, "--work", str(cores)], stdout=subprocess.PIPE, text=True, check=True
+        )
         found[cores] = json.loads(done.stdout.splitlines()[-1])
     report(found, options.out)
 

@@ -1,4 +1,5 @@
-"""Text classification with a MiniLM-sized model: sparktasks on Spark against raw onnxruntime and against other ways on Spark.
+"""Text classification with a MiniLM-sized model: sparktasks on Spark against raw onnxruntime and against other ways on
+Spark.
 
     python scripts/bench/text.py                                            # the whole comparison, into docs/bench
     python scripts/bench/text.py --rounds 1 --texts 200 --peers sparktasks  # a quick look
@@ -28,7 +29,9 @@ MAKERS: dict[str, Callable[[str, Job, Frames], Peer]] = {
     "predict_batch_udf-threads": partial(batch_udf_peer, batch_size=32, threads=None),
     "predict_batch_udf-rows": partial(batch_udf_peer, batch_size=1, threads=1),
     "transformers": partial(transformers_peer, batch_size=32),
-    "transformers-rows": partial(transformers_peer, batch_size=1),  # its default, and what its documentation advises on a CPU
+    "transformers-rows": partial(
+        transformers_peer, batch_size=1
+    ),  # its default, and what its documentation advises on a CPU
 }
 TOLERANCE = 1e-4
 
@@ -53,8 +56,13 @@ def check(peers: list[Peer]) -> float:
         worst = max(worst, float(np.abs(np.subtract(scores, values)).max()))
         wrong = [place for place, (left, right) in enumerate(zip(labels, found, strict=True)) if left != right]
         if wrong or worst > TOLERANCE:
-            raise SystemExit(f"{peer.name} and {peers[0].name}: {len(wrong)} other labels, scores differ by up to {worst:.1e}")
-    print(f"{len(peers)} contenders agree: {len(labels)} labels of {len(set(labels))} kinds, scores within {worst:.1e}", flush=True)
+            raise SystemExit(
+                f"{peer.name} and {peers[0].name}: {len(wrong)} other labels, scores differ by up to {worst:.1e}"
+            )
+    print(
+        f"{len(peers)} contenders agree: {len(labels)} labels of {len(set(labels))} kinds, scores within {worst:.1e}",
+        flush=True,
+    )
     return worst
 
 
@@ -78,12 +86,20 @@ def facts_of(options: argparse.Namespace, job: Job, worst: float) -> dict[str, s
     tokenizer.no_truncation()
     characters = [len(text) for text in job.texts]
     tokens = [len(encoding) for encoding in tokenizer.encode_batch(job.texts)]
-    quartiles = [" / ".join(f"{value:.0f}" for value in np.percentile(values, (25, 50, 75))) for values in (characters, tokens)]
+    quartiles = [
+        " / ".join(f"{value:.0f}" for value in np.percentile(values, (25, 50, 75))) for values in (characters, tokens)
+    ]
     return {
         "model": "BERT, 6 layers x 384, 12 heads, vocabulary 30,522 (MiniLM's shape), random weights, fp32, 6 labels",
-        "texts": f"{len(job.texts):,} of {min(characters)} to {max(characters):,} characters; quartiles {quartiles[0]}, in tokens {quartiles[1]}",
+        "texts": (
+            f"{len(job.texts):,} of {min(characters)} to {max(characters):,} characters; quartiles "
+            f"{quartiles[0]}, in tokens {quartiles[1]}"
+        ),
         "max_length": f"{job.max_length} tokens; {sum(length > job.max_length for length in tokens)} texts are cut",
-        "spark": f"local[{job.cores}], {options.partitions} partitions, written to the noop format; every worker runs one task on 1 thread",
+        "spark": (
+            f"local[{job.cores}], {options.partitions} partitions, written to the noop format; every worker runs "
+            "one task on 1 thread"
+        ),
         "rounds": f"{options.rounds}, interleaved; median (lowest-highest)",
         "agreement": f"same labels, scores within {worst:.1e}",
         **machine(),
@@ -98,8 +114,15 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--peers", nargs="*", choices=MAKERS, default=list(MAKERS), help="beside the raw ones, which always run")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "bench", help="folder for text.md, text.json and text.png (default: %(default)s)")
+    parser.add_argument(
+        "--peers", nargs="*", choices=MAKERS, default=list(MAKERS), help="beside the raw ones, which always run"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "docs" / "bench",
+        help="folder for text.md, text.json and text.png (default: %(default)s)",
+    )
     options = parser.parse_args()
     texts = mixed_texts(options.data, options.texts)
     job = Job(models(options.model, options.tokenizer), texts, options.max_length, options.cores)

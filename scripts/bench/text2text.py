@@ -1,11 +1,12 @@
 """Translation- and summarization-sized encoder-decoders: sparktasks against transformers and CTranslate2.
 
-    python scripts/bench/text2text.py                       # both models, greedy and 4 beams, into docs/bench/text2text.md
+    python scripts/bench/text2text.py                       # both models, greedy and 4 beams, into
+    docs/bench/text2text.md
 
-The same random weights for all: Marian's shape (6+6 layers x 512) and BART base's (6+6 x 768), CTranslate2's converted by its
-own converter. Sources are random tokens, 8 to 40 (Marian) or 60 to 200 (BART) of them; every output has 48 tokens, the end
-token being held back. CTranslate2 sorts and batches by itself (``max_batch_size``, by tokens as its documentation advises).
-Needs: pip install ctranslate2
+The same random weights for all: Marian's shape (6+6 layers x 512) and BART base's (6+6 x 768), CTranslate2's converted
+by its own converter. Sources are random tokens, 8 to 40 (Marian) or 60 to 200 (BART) of them; every output has 48
+tokens, the end token being held back. CTranslate2 sorts and batches by itself (``max_batch_size``, by tokens as its
+documentation advises). Needs: pip install ctranslate2
 """
 
 from __future__ import annotations
@@ -62,13 +63,24 @@ def _network(name: str) -> Any:
 
     torch.manual_seed(SEED)
     if name == "bart":
-        form = {"normalize_before": False, "normalize_embedding": True}  # as published configs have it; CTranslate2 asks
+        form = {
+            "normalize_before": False,
+            "normalize_embedding": True,
+        }  # as published configs have it; CTranslate2 asks
         return BartForConditionalGeneration(
             BartConfig(**_sides(layers=6, ffn_dim=3072, attention_heads=12), **form, d_model=768, init_std=0.05)
         ).eval()
-    ids = {"vocab_size": 58101, "pad_token_id": 58100, "decoder_start_token_id": 58100, "eos_token_id": 0, "forced_eos_token_id": None}
+    ids = {
+        "vocab_size": 58101,
+        "pad_token_id": 58100,
+        "decoder_start_token_id": 58100,
+        "eos_token_id": 0,
+        "forced_eos_token_id": None,
+    }
     form = {"static_position_embeddings": True, "activation_function": "swish", "scale_embedding": True}
-    config = MarianConfig(**_sides(layers=6, ffn_dim=2048, attention_heads=8), **ids, **form, d_model=512, init_std=0.05)
+    config = MarianConfig(
+        **_sides(layers=6, ffn_dim=2048, attention_heads=8), **ids, **form, d_model=512, init_std=0.05
+    )
     return MarianMTModel(config).eval()
 
 
@@ -94,7 +106,9 @@ def _build(name: str, target: Seq2seq) -> None:
     for key, index in names.items():
         words.pop(f"w{index}", None)
         words[special[key]] = index
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token=special["unk_token"])), **special)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token=special["unk_token"])), **special
+    )
     for folder in (target.bundle, target.ctranslate2):
         shutil.rmtree(folder, ignore_errors=True)
     with warnings.catch_warnings():
@@ -121,7 +135,11 @@ def ours(folder: Path, beams: int) -> Run:
     bundle = open_bundle(folder)
     decoder = Decoder(bundle)
     start, end = int(bundle.config["decoder_start_token_id"]), int(bundle.config["eos_token_id"])
-    scheduler = Scheduler(decoder, Rules(Settings(num_beams=beams, suppress_tokens=(end,)), _holding(end), None), Capacity(32 * beams, 1 << 20, 1024))
+    scheduler = Scheduler(
+        decoder,
+        Rules(Settings(num_beams=beams, suppress_tokens=(end,)), _holding(end), None),
+        Capacity(32 * beams, 1 << 20, 1024),
+    )
 
     def run(rows: Sequence[list[int]]) -> int:
         made = scheduler.run([Request((start,), (*row, end), limit=NEW_TOKENS) for row in rows])
@@ -154,7 +172,12 @@ def of_transformers(folders: Seq2seq, beams: int, size: int = 32) -> Run:
             mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in part])
             with torch.inference_mode():
                 found = network.generate(
-                    ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, num_beams=beams, do_sample=False
+                    ids,
+                    attention_mask=mask,
+                    max_new_tokens=NEW_TOKENS,
+                    min_new_tokens=NEW_TOKENS,
+                    num_beams=beams,
+                    do_sample=False,
                 )
             count += (found.shape[1] - 1) * len(part)
         return count
@@ -166,15 +189,23 @@ def of_ctranslate2(folders: Seq2seq, beams: int, compute: str) -> Run:
     """Generate with CTranslate2."""
     import ctranslate2
 
-    translator = ctranslate2.Translator(str(folders.ctranslate2), device="cpu", compute_type=compute, intra_threads=threads.count(), inter_threads=1)
+    translator = ctranslate2.Translator(
+        str(folders.ctranslate2), device="cpu", compute_type=compute, intra_threads=threads.count(), inter_threads=1
+    )
     names = json.loads((folders.bundle / "tokenizer.json").read_text())["model"]["vocab"]
     words = {index: name for name, index in names.items()}
     end = json.loads((folders.bundle / "config.json").read_text())["eos_token_id"]
 
     def run(rows: Sequence[list[int]]) -> int:
         tokens = [[words[index] for index in (*row, end)] for row in rows]
-        found = translator.translate_batch(tokens, beam_size=beams, max_batch_size=1024, batch_type="tokens", max_decoding_length=NEW_TOKENS,
-                                           min_decoding_length=NEW_TOKENS)  # fmt: skip
+        found = translator.translate_batch(
+            tokens,
+            beam_size=beams,
+            max_batch_size=1024,
+            batch_type="tokens",
+            max_decoding_length=NEW_TOKENS,
+            min_decoding_length=NEW_TOKENS,
+        )
         return sum(len(each.hypotheses[0]) for each in found)
 
     return run
@@ -200,11 +231,16 @@ def report(name: str, folders: Seq2seq, beams: int, options: argparse.Namespace)
             taken = seconds(lambda run=run, counts=counts: counts.append(run(rows)))
             rates[key].append(counts[0] / taken)
             print(f"{name}, {beams} beams, round {number + 1}: {key} {rates[key][-1]:.0f} tokens/s", flush=True)
-    lines = [f"| {key} | {Spread.of(values)} | {ratios(rates[ratio_of[key]], values) if key in ratio_of else ''} |" for key, values in rates.items()]
+    lines = [
+        f"| {key} | {Spread.of(values)} | {ratios(rates[ratio_of[key]], values) if key in ratio_of else ''} |"
+        for key, values in rates.items()
+    ]
     low, high = SOURCES[name]
     head = f"\n## {name}, {'greedy' if beams == 1 else f'{beams} beams'}\n\n"
     head += f"{len(rows)} sources of {low} to {high} tokens, {NEW_TOKENS} new tokens each.\n"
-    return head + "\n| | tokens/s | sparktasks of this precision is faster by |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+    return (
+        head + "\n| | tokens/s | sparktasks of this precision is faster by |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+    )
 
 
 def main() -> None:
@@ -214,7 +250,9 @@ def main() -> None:
     parser.add_argument("--beams", nargs="+", type=int, default=[1, 4])
     options = parser.parse_args()
     threads.use(options.threads)
-    parts = [report(name, model(name, options.models), beams, options) for name in options.names for beams in options.beams]
+    parts = [
+        report(name, model(name, options.models), beams, options) for name in options.names for beams in options.beams
+    ]
     write_generation_page(options, "Encoder-decoders: tokens a second", parts)
 
 

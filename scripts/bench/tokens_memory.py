@@ -2,8 +2,8 @@
 
     python scripts/bench/tokens_memory.py
 
-One partition, one Arrow batch of 10,000 rows of about 25 tokens, 384 numbers a token: 390 MB of vectors leave the worker.
-The peak is VmHWM of the worker's process, model and interpreter included.
+One partition, one Arrow batch of 10,000 rows of about 25 tokens, 384 numbers a token: 390 MB of vectors leave the
+worker. The peak is VmHWM of the worker's process, model and interpreter included.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ PAUSE = 0.05
 
 @contextmanager
 def watched() -> Iterator[dict[int, int]]:
-    """Follow the Python workers of this process's Spark; the dictionary given maps their process ids to peaks in KiB."""
+    """Follow the Python workers of this process's Spark; the dictionary given maps their process ids to peaks in
+    KiB."""
     peaks: dict[int, int] = {}
     stop = threading.Event()
 
@@ -46,8 +47,12 @@ def watched() -> Iterator[dict[int, int]]:
 
 def _workers() -> list[int]:
     """Find the forked children of pyspark.daemon below this process."""
-    daemons = {int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if b"pyspark.daemon" in _read(path)}
-    return [process for process in daemons if _status(process, "PPid") in daemons and os.getpid() in _ancestors(process)]
+    daemons = {
+        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if b"pyspark.daemon" in _read(path)
+    }
+    return [
+        process for process in daemons if _status(process, "PPid") in daemons and os.getpid() in _ancestors(process)
+    ]
 
 
 def _ancestors(process: int) -> Iterator[int]:

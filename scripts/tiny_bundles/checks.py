@@ -45,7 +45,9 @@ class Evidence:
         """Return what keeps this network from being a parity bundle."""
         least = {"distinct": DISTINCT[self.task], "margin": MARGIN}
         least |= dict.fromkeys(("changed", "unmasked", "untyped"), WRONG_INPUT)
-        faults = [f"{key} {getattr(self, key):.4g} < {bound}" for key, bound in least.items() if getattr(self, key) < bound]
+        faults = [
+            f"{key} {getattr(self, key):.4g} < {bound}" for key, bound in least.items() if getattr(self, key) < bound
+        ]
         return faults + ([f"share {self.share:.2g} > {SHARE}"] if self.share > SHARE else [])
 
 

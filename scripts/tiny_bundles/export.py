@@ -60,7 +60,8 @@ def export_graph(spec: Spec, network: hf.PreTrainedModel, inputs: list[str], fol
 
 
 class NamedInputs(torch.nn.Module):
-    """A network called with its inputs by position, as the tracer wants; its outputs are those of the exported graph."""
+    """A network called with its inputs by position, as the tracer wants; its outputs are those of the exported
+    graph."""
 
     def __init__(self, spec: Spec, network: hf.PreTrainedModel, inputs: list[str]) -> None:
         super().__init__()
@@ -88,7 +89,9 @@ def export_by_tracing(wrapper: NamedInputs, path: Path) -> None:
     ids = torch.arange(20, 42).reshape(2, 11)
     values = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     axes = {name: {0: "batch_size", 1: "sequence_length"} for name in (*wrapper.inputs, *wrapper.outputs)}
-    axes |= {name: {0: "batch_size"} for name in wrapper.outputs if name == "sentence_embedding" or wrapper.spec.task == TEXT}
+    axes |= {
+        name: {0: "batch_size"} for name in wrapper.outputs if name == "sentence_embedding" or wrapper.spec.task == TEXT
+    }
     torch.onnx.export(
         wrapper.eval(),
         tuple(values[name] for name in wrapper.inputs),
@@ -115,7 +118,9 @@ def save_tokenizer(spec: Spec, tokenizer: hf.PreTrainedTokenizerFast, work: Path
     """Store the tokenizer's JSON files without the vocabulary files they were made from."""
     if spec.baked_blocks:
         tokenizer.backend_tokenizer.enable_truncation(16, stride=2)
-        tokenizer.backend_tokenizer.enable_padding(length=24, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+        tokenizer.backend_tokenizer.enable_padding(
+            length=24, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token
+        )
     tokenizer.save_pretrained(work)
     for name in TOKENIZER_FILES:
         shutil.copy(work / name, folder / name)
@@ -126,10 +131,15 @@ def save_tokenizer(spec: Spec, tokenizer: hf.PreTrainedTokenizerFast, work: Path
 def write_sentence_files(spec: Spec, size: int, folder: Path) -> None:
     """Write the files by which sentence-transformers describes pooling and prompts."""
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if spec.normalize else [])]
-    modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (path, kind) in enumerate(kinds)]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
     flags = {flag: mode == spec.pooling for mode, flag in POOLING_FLAGS.items()}
     write_json(folder / "modules.json", modules)
-    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": size, **flags, "include_prompt": True})
+    write_json(
+        folder / "1_Pooling" / "config.json", {"word_embedding_dimension": size, **flags, "include_prompt": True}
+    )
     write_json(
         folder / "sentence_bert_config.json",
         {"max_seq_length": spec.max_seq_length or spec.max_length, "do_lower_case": spec.lower_case},

@@ -47,14 +47,20 @@ class GenerationEvidence:
         """Return what keeps this generator from being a parity bundle."""
         least = {"tokens": TOKENS, "lengths": LENGTHS, "ended": ENDED[0], "unmasked": CHANGED, "misplaced": CHANGED}
         most = {"lone": LONE, "ended": ENDED[1], "risky": RISKY}
-        low = [f"{key} {getattr(self, key):.3g} < {bound}" for key, bound in least.items() if getattr(self, key) < bound]
-        return low + [f"{key} {getattr(self, key):.3g} > {bound}" for key, bound in most.items() if getattr(self, key) > bound]
+        low = [
+            f"{key} {getattr(self, key):.3g} < {bound}" for key, bound in least.items() if getattr(self, key) < bound
+        ]
+        return low + [
+            f"{key} {getattr(self, key):.3g} > {bound}" for key, bound in most.items() if getattr(self, key) > bound
+        ]
 
 
 class Generator:
     """A network with its tokenizer that answers prompts in padded batches, rightly or deliberately wrongly."""
 
-    def __init__(self, spec: GenerationSpec, network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast) -> None:
+    def __init__(
+        self, spec: GenerationSpec, network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast
+    ) -> None:
         self.spec, self.network, self.tokenizer = spec, network, tokenizer
         self.ends = end_ids(network.generation_config.eos_token_id)
 
@@ -66,15 +72,26 @@ class Generator:
         fill = self.ends[0] if pad is None else pad
         left = (side or ("left" if self.spec.task == CAUSAL else "right")) == "left"
         ids = [[fill] * (width - len(row)) + row if left else row + [fill] * (width - len(row)) for row in rows]
-        mask = [[0] * (width - len(row)) + [1] * len(row) if left else [1] * len(row) + [0] * (width - len(row)) for row in rows]
+        mask = [
+            [0] * (width - len(row)) + [1] * len(row) if left else [1] * len(row) + [0] * (width - len(row))
+            for row in rows
+        ]
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
     def answers(self, batch: Batch, **options: Any) -> tuple[list[Ids], torch.Tensor]:
         """Return the new tokens of each prompt and the logits (steps, prompts, vocabulary)."""
-        settings = {"max_new_tokens": STEPS, "num_beams": 1, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+        settings = {
+            "max_new_tokens": STEPS,
+            "num_beams": 1,
+            "do_sample": False,
+            "return_dict_in_generate": True,
+            "output_logits": True,
+        }
         answer = self.network.generate(**batch, **{**settings, **options})
         start = 1 if self.network.config.is_encoder_decoder else batch["input_ids"].shape[1]
-        return [tuple(until_end(row[start:].tolist(), self.ends)) for row in answer.sequences], torch.stack(answer.logits)
+        return [tuple(until_end(row[start:].tolist(), self.ends)) for row in answer.sequences], torch.stack(
+            answer.logits
+        )
 
     def unmasked(self, batch: Batch) -> list[Ids]:
         """Return the answers of a network that takes pads for tokens, and counts them."""
@@ -91,13 +108,15 @@ class Generator:
         return found if moved else None
 
     def has_places(self) -> bool:
-        """Tell whether pads before a text move its tokens: not where distances count, nor where pads are not counted."""
+        """Tell whether pads before a text move its tokens: not where distances count, nor where pads are not
+        counted."""
         return self.network.config.model_type not in UNMOVED
 
 
 @contextmanager
 def shifted_positions(network: hf.PreTrainedModel) -> Iterator[list[bool]]:
-    """Let a decoder's steps after the first stand too far behind the prompt; yields a list that is filled if they do."""
+    """Let a decoder's steps after the first stand too far behind the prompt; yields a list that is filled if they
+    do."""
     prepare, moved = network.prepare_inputs_for_generation, []
 
     @functools.wraps(prepare)  # whose parameters `generate` looks at
@@ -128,7 +147,9 @@ def end_sometimes(generator: Generator, prompts: Sequence[str]) -> None:
     with torch.no_grad():
         for end in generator.ends:
             factors = torch.where(logits[..., end] > 0, rivals / logits[..., end], torch.inf)
-            factor = float(factors.flatten().quantile(generator.spec.ends_at / len(generator.ends), interpolation="lower"))
+            factor = float(
+                factors.flatten().quantile(generator.spec.ends_at / len(generator.ends), interpolation="lower")
+            )
             generator.network.get_output_embeddings().weight[end] *= round(factor, 1) if factor < LOUDEST else 1.0
 
 

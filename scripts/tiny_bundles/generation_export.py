@@ -48,7 +48,9 @@ class Starcoder2OnnxConfig(LlamaOnnxConfig):
     """Optimum-onnx 0.1.0 has no config for this architecture; its inputs are those of Llama."""
 
 
-def write_generator(spec: GenerationSpec, network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast, folder: Path) -> None:
+def write_generator(
+    spec: GenerationSpec, network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast, folder: Path
+) -> None:
     """Write one bundle folder afresh."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / spec.subfolder).mkdir(parents=True)
@@ -94,14 +96,18 @@ def export_graphs(spec: GenerationSpec, network: hf.PreTrainedModel, work: Path)
 
 def export_config(network: hf.PreTrainedModel, with_past: bool) -> Any:
     """Return Optimum's config of a decoder graph whose outputs have a cache."""
-    make = TasksManager.get_exporter_config_constructor(model=network, exporter="onnx", task=f"{CAUSAL}-with-past", library_name="transformers")
+    make = TasksManager.get_exporter_config_constructor(
+        model=network, exporter="onnx", task=f"{CAUSAL}-with-past", library_name="transformers"
+    )
     config = make(network.config)
     return type(config)(network.config, task=CAUSAL, use_past=True, use_past_in_inputs=with_past)
 
 
 def export_two_decoders(network: hf.PreTrainedModel, work: Path) -> None:
     """Export a decoder as Optimum did before version 1.14: without and with a cache, and both merged."""
-    parts = {name: (network, export_config(network, with_past)) for name, with_past in ((DECODER, False), (WITH_PAST, True))}
+    parts = {
+        name: (network, export_config(network, with_past)) for name, with_past in ((DECODER, False), (WITH_PAST, True))
+    }
     export_models(parts, work, opset=OPSET, output_names=[*parts], input_shapes={})
     merge_decoders(work / DECODER, work / WITH_PAST, save_path=work / DECODER_MERGED)
 
@@ -117,13 +123,17 @@ class Cached(torch.nn.Module):
         """Return the last hidden states, and the keys and values of every layer."""
         cache = hf.DynamicCache.from_legacy_cache(tuple(zip(past[::2], past[1::2], strict=True)))
         answer = self.network.model(**given, past_key_values=cache, use_cache=True)
-        return answer.last_hidden_state, [tensor for layer in answer.past_key_values.to_legacy_cache() for tensor in layer]
+        return answer.last_hidden_state, [
+            tensor for layer in answer.past_key_values.to_legacy_cache() for tensor in layer
+        ]
 
 
 class LastLogits(Cached):
     """A decoder that computes the logits of the last tokens only; 0 stands for all of them."""
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, keep: torch.Tensor, *past: torch.Tensor) -> tuple[Any, ...]:
+    def forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, keep: torch.Tensor, *past: torch.Tensor
+    ) -> tuple[Any, ...]:
         """Return the logits and the cache."""
         hidden, cache = self.states(past, input_ids=ids, attention_mask=mask, position_ids=places)
         return self.network.lm_head(hidden[:, -keep:, :]), *cache
@@ -132,7 +142,9 @@ class LastLogits(Cached):
 class FromVectors(Cached):
     """A decoder that is given vectors instead of ids."""
 
-    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, *past: torch.Tensor) -> tuple[Any, ...]:
+    def forward(
+        self, vectors: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, *past: torch.Tensor
+    ) -> tuple[Any, ...]:
         """Return the logits and the cache."""
         hidden, cache = self.states(past, inputs_embeds=vectors, attention_mask=mask, position_ids=places)
         return self.network.lm_head(hidden), *cache
@@ -148,19 +160,28 @@ def export_with_logits_to_keep(network: hf.PreTrainedModel, path: Path) -> None:
 
 
 def export_with_vectors(network: hf.PreTrainedModel, work: Path) -> None:
-    """Export the two graphs that text needs of a model that also sees or hears: vectors of ids, and a decoder of vectors."""
+    """Export the two graphs that text needs of a model that also sees or hears: vectors of ids, and a decoder of
+    vectors."""
     config = export_config(network, with_past=True)
     given = config.generate_dummy_inputs(framework="pt")
     embed = network.get_input_embeddings()
     tokens = {0: "batch_size", 1: "sequence_length"}
-    read = {VECTORS: embed(given["input_ids"]).detach(), "attention_mask": given["attention_mask"], "position_ids": given["position_ids"]}
-    trace(FromVectors(network), config, read, {**config.inputs, **config.outputs, VECTORS: tokens}, work / DECODER_MERGED)
+    read = {
+        VECTORS: embed(given["input_ids"]).detach(),
+        "attention_mask": given["attention_mask"],
+        "position_ids": given["position_ids"],
+    }
+    trace(
+        FromVectors(network), config, read, {**config.inputs, **config.outputs, VECTORS: tokens}, work / DECODER_MERGED
+    )
     axes = {"input_ids": tokens, VECTORS: tokens}
     options = {"input_names": ["input_ids"], "output_names": [VECTORS], "dynamic_axes": axes, "opset_version": OPSET}
     torch.onnx.export(embed, (given["input_ids"],), work / EMBED_TOKENS, **options, dynamo=False)
 
 
-def trace(decoder: Cached, config: Any, read: dict[str, torch.Tensor], axes: dict[str, dict[int, str]], path: Path) -> None:
+def trace(
+    decoder: Cached, config: Any, read: dict[str, torch.Tensor], axes: dict[str, dict[int, str]], path: Path
+) -> None:
     """Export a decoder whose inputs are `read` and the cache that Optimum's config describes."""
     past = [tensor for layer in config.generate_dummy_inputs(framework="pt")["past_key_values"] for tensor in layer]
     names = [*read, *(name for name in config.inputs if name.startswith("past"))]

@@ -1,4 +1,5 @@
-"""Decoders whose attention is one node, onnxruntime's GroupQueryAttention: the graphs and folders that onnxruntime-genai's builder writes."""
+"""Decoders whose attention is one node, onnxruntime's GroupQueryAttention: the graphs and folders that
+onnxruntime-genai's builder writes."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ class GroupedAttention(torch.autograd.Function):
     """Stands for the node while a graph is traced; what it computes then has the right shapes, and nothing else."""
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, *rest: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the attention's output and the longer cache."""
         _, past, *_ = rest
         grown = torch.cat([past, past.new_zeros(*past.shape[:2], query.shape[1], past.shape[3])], dim=2)
@@ -27,7 +30,14 @@ class GroupedAttention(torch.autograd.Function):
     def symbolic(g: Any, *inputs: Any) -> Any:
         """Write the node."""
         *tensors, heads, groups = inputs
-        made = g.op(f"{DOMAIN}::GroupQueryAttention", *tensors, num_heads_i=heads, kv_num_heads_i=groups, do_rotary_i=1, outputs=3)
+        made = g.op(
+            f"{DOMAIN}::GroupQueryAttention",
+            *tensors,
+            num_heads_i=heads,
+            kv_num_heads_i=groups,
+            do_rotary_i=1,
+            outputs=3,
+        )
         for output, like in zip(made, (tensors[0], *tensors[3:5]), strict=True):
             output.setType(like.type().with_sizes([None] * like.type().dim()))
         return made
@@ -53,7 +63,9 @@ class Grouped(torch.nn.Module):
         for layer, key, value in zip(model.layers, past[::2], past[1::2], strict=True):
             states, part = layer.input_layernorm(hidden), layer.self_attn
             read = (part.q_proj(states), part.k_proj(states), part.v_proj(states))
-            made, *grown = GroupedAttention.apply(*read, key, value, seen, total, self.cos, self.sin, self.heads, self.groups)
+            made, *grown = GroupedAttention.apply(
+                *read, key, value, seen, total, self.cos, self.sin, self.heads, self.groups
+            )
             cache.extend(grown)
             hidden = hidden + part.o_proj(made)
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
@@ -67,7 +79,9 @@ def export_grouped(network: hf.LlamaForCausalLM, path: Path, opset: int) -> None
     layers = [f"{layer}.{part}" for layer in range(config.num_hidden_layers) for part in ("key", "value")]
     taken, given = ([f"{name}.{layer}" for layer in layers] for name in ("past_key_values", "present"))
     varying = {0: SIZES[0], 2: SIZES[2], 3: SIZES[3]}
-    axes = {name: {0: SIZES[0], 1: "tokens"} for name in ("input_ids", "attention_mask", "logits")} | dict.fromkeys((*taken, *given), varying)
+    axes = {name: {0: SIZES[0], 1: "tokens"} for name in ("input_ids", "attention_mask", "logits")} | dict.fromkeys(
+        (*taken, *given), varying
+    )
     torch.onnx.export(
         Grouped(network).eval(),
         (ids, mask, *past),
@@ -88,11 +102,23 @@ def write_genai_config(network: hf.LlamaForCausalLM, folder: Path) -> None:
     model = {
         **ids,
         "context_length": config.max_position_embeddings,
-        "decoder": {"filename": "model.onnx", "head_size": config.head_dim, "num_key_value_heads": config.num_key_value_heads},
+        "decoder": {
+            "filename": "model.onnx",
+            "head_size": config.head_dim,
+            "num_key_value_heads": config.num_key_value_heads,
+        },
         "type": config.model_type,
         "vocab_size": config.vocab_size,
     }
-    search = {"do_sample": False, "max_length": config.max_position_embeddings, "num_beams": 1, "past_present_share_buffer": True, "top_k": 50}
-    (folder / "genai_config.json").write_text(json.dumps({"model": model, "search": search}, indent=1), encoding="utf-8")
+    search = {
+        "do_sample": False,
+        "max_length": config.max_position_embeddings,
+        "num_beams": 1,
+        "past_present_share_buffer": True,
+        "top_k": 50,
+    }
+    (folder / "genai_config.json").write_text(
+        json.dumps({"model": model, "search": search}, indent=1), encoding="utf-8"
+    )
     for name in ("config.json", "generation_config.json"):
         (folder / name).unlink()

@@ -40,7 +40,14 @@ T5 = {
 
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS, "initializer_range": 0.3}
 OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3}
-MPT = {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": POSITIONS, "expansion_ratio": 2, "initializer_range": 0.3}
+MPT = {
+    "d_model": 32,
+    "n_layers": 2,
+    "n_heads": 4,
+    "max_seq_len": POSITIONS,
+    "expansion_ratio": 2,
+    "initializer_range": 0.3,
+}
 
 GENERATORS: dict[str, tuple[type, dict[str, Any]]] = {
     "gpt2": (hf.GPT2Config, GPT2),
@@ -72,7 +79,9 @@ CONFIG_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_to
 AUTO_CLASSES: dict[str, Any] = {CAUSAL: hf.AutoModelForCausalLM, SEQ2SEQ: hf.AutoModelForSeq2SeqLM}
 DISTANT = {"relative_attention_bias": 8.0, "EncDecAttention.q": 8.0, "EncDecAttention.o": 20.0, "lm_head": 0.3}
 ATTENTIVE = {"shared": 0.5, "q_proj": 8.0, "encoder_attn.out_proj": 12.0, "fc2": 3.0}
-FACTORS: dict[str, dict[str, float]] = {  # on weights that a tiny network would not hear, or hear too much of; the first that fits
+FACTORS: dict[
+    str, dict[str, float]
+] = {  # on weights that a tiny network would not hear, or hear too much of; the first that fits
     "bloom": {"query_key_value": 2.0, "self_attention.dense": 2.0, "word_embeddings.": 0.5},
     "t5": DISTANT,
     "mt5": DISTANT,
@@ -89,7 +98,9 @@ def make_generator(spec: GenerationSpec, tokenizer: hf.PreTrainedTokenizerFast, 
     torch.manual_seed(seed)
     settings = generation_settings(spec, tokenizer)
     config_class, sizes = GENERATORS[spec.arch]
-    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | {key: settings[key] for key in settings if key in CONFIG_KEYS}
+    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | {
+        key: settings[key] for key in settings if key in CONFIG_KEYS
+    }
     config = config_class(**{**sizes, **spec.sizes, **ids, "vocab_size": len(tokenizer)})
     network = AUTO_CLASSES[spec.task].from_config(config).eval()
     network.generation_config = hf.GenerationConfig(**settings)

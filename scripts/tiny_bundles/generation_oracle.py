@@ -43,7 +43,8 @@ def generated(twin: Path, prompts: Iterable[str], **options: Any) -> list[list[R
 
 
 def traced(twin: Path, prompts: Iterable[str], **options: Any) -> list[tuple[tuple[int, ...], torch.Tensor]]:
-    """Return for each prompt its new tokens and the logits that the network computed before each, untouched by any option."""
+    """Return for each prompt its new tokens and the logits that the network computed before each, untouched by any
+    option."""
     network, tokenizer = twin_of(Path(twin))
     found = []
     with calm():
@@ -66,7 +67,9 @@ def calm() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def records(network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast, prompt: str, options: dict[str, Any]) -> list[Record]:
+def records(
+    network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast, prompt: str, options: dict[str, Any]
+) -> list[Record]:
     """Return what a network answers to one prompt."""
     answer, found = answered(network, tokenizer, prompt, options)
     scores = answer.sequences_scores.tolist() if "sequences_scores" in answer else [None] * len(found)

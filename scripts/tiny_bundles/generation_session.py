@@ -23,10 +23,13 @@ Arrays = dict[str, np.ndarray]
 
 
 class Graphs:
-    """The decoder of a bundle in one or two files, its encoder, and the graph that turns ids into vectors, where it has them."""
+    """The decoder of a bundle in one or two files, its encoder, and the graph that turns ids into vectors, where it has
+    them."""
 
     def __init__(self, folder: Path, files: tuple[str, ...], head: int = 0) -> None:
-        sessions = {file: onnxruntime.InferenceSession(str(folder / file), providers=["CPUExecutionProvider"]) for file in files}
+        sessions = {
+            file: onnxruntime.InferenceSession(str(folder / file), providers=["CPUExecutionProvider"]) for file in files
+        }
         self.encoder, self.embed = (self.beside(sessions, name) for name in (ENCODER, EMBED_TOKENS))
         decoders = [*sessions.values()]
         self.first, self.later = decoders[0], decoders[-1]
@@ -51,7 +54,13 @@ class Graphs:
         items = {item.name: item for item in session.get_inputs()}
         past = {name: self.past(item, len(ids)) for name, item in items.items() if name.startswith("past_key_values")}
         fresh = ids[:, -1:] if number and past else ids
-        inputs = {**given, **past, "input_ids": fresh, "use_cache_branch": np.array([number > 0]), "num_logits_to_keep": np.array(1)}
+        inputs = {
+            **given,
+            **past,
+            "input_ids": fresh,
+            "use_cache_branch": np.array([number > 0]),
+            "num_logits_to_keep": np.array(1),
+        }
         if "position_ids" in given:
             inputs["position_ids"] = given["position_ids"][:, -fresh.shape[1] :]
         if self.embed is not None:
@@ -72,7 +81,9 @@ class Graphs:
 def check_generator(generator: Generator, folder: Path, prompts: Sequence[str]) -> float:
     """Return the largest difference of graphs and network; raise where it is no noise."""
     spec, head = generator.spec, getattr(generator.network.config, "head_dim", 0)
-    batches = [[prompt] for prompt in prompts[:BATCH]] if spec.layout == GROUPED else [prompts[:BATCH]]  # which knows no pads before a text
+    batches = (
+        [[prompt] for prompt in prompts[:BATCH]] if spec.layout == GROUPED else [prompts[:BATCH]]
+    )  # which knows no pads before a text
     pairs = [
         pair
         for files in sets_of_files(spec)

@@ -16,8 +16,10 @@ SPLIT = "split"  # a graph for the first step and one for the others
 MERGED = "merged"  # both in one file, chosen by the input use_cache_branch
 EVERY = "every"  # split and merged files side by side, as Optimum leaves them
 LOGITS = "logits"  # like PAST, with the input num_logits_to_keep
-EMBEDS = "embeds"  # a decoder with a cache that takes vectors, and a graph that turns ids into them: as models that also see are published
-GROUPED = "grouped"  # attention is one node, and genai_config.json stands for config.json: as onnxruntime-genai's builder writes
+# a decoder with a cache that takes vectors, and a graph that turns ids into them: as models that also see are published
+EMBEDS = "embeds"
+# attention is one node, and genai_config.json stands for config.json: as onnxruntime-genai's builder writes
+GROUPED = "grouped"
 
 HALF = "fp16"  # weights, cache and logits are float16, and the files are named so
 
@@ -69,14 +71,22 @@ class GenerationSpec:
         return FILES[self.task, self.layout]
 
 
-def causal(arch: str, tokenizer: str, generation: dict[str, Any], variant: str = "", layout: str = PAST, **options: Any) -> GenerationSpec:
+def causal(
+    arch: str, tokenizer: str, generation: dict[str, Any], variant: str = "", layout: str = PAST, **options: Any
+) -> GenerationSpec:
     """Return the decoder of an architecture."""
-    return GenerationSpec("-".join(filter(None, (arch, CAUSAL, variant))), CAUSAL, arch, layout, tokenizer, generation, **options)
+    return GenerationSpec(
+        "-".join(filter(None, (arch, CAUSAL, variant))), CAUSAL, arch, layout, tokenizer, generation, **options
+    )
 
 
-def seq2seq(arch: str, tokenizer: str, generation: dict[str, Any], variant: str = "", layout: str = MERGED, **options: Any) -> GenerationSpec:
+def seq2seq(
+    arch: str, tokenizer: str, generation: dict[str, Any], variant: str = "", layout: str = MERGED, **options: Any
+) -> GenerationSpec:
     """Return the encoder and decoder of an architecture."""
-    return GenerationSpec("-".join(filter(None, (arch, SEQ2SEQ, variant))), SEQ2SEQ, arch, layout, tokenizer, generation, **options)
+    return GenerationSpec(
+        "-".join(filter(None, (arch, SEQ2SEQ, variant))), SEQ2SEQ, arch, layout, tokenizer, generation, **options
+    )
 
 
 END = "<|endoftext|>"
@@ -92,12 +102,20 @@ OLMO = {"eos_token_id": END, "pad_token_id": "<|padding|>"}
 T5 = {"decoder_start_token_id": "<pad>", "eos_token_id": "</s>", "pad_token_id": "<pad>"}
 BART = {**BLOOM, "decoder_start_token_id": "</s>", "forced_eos_token_id": "</s>"}
 MBART = {**BART, "forced_bos_token_id": "fr_XX", "num_beams": 2}
-M2M = {**BLOOM, "decoder_start_token_id": "</s>", "forced_bos_token_id": "__fr__", "num_beams": 2, "early_stopping": True}
+M2M = {
+    **BLOOM,
+    "decoder_start_token_id": "</s>",
+    "forced_bos_token_id": "__fr__",
+    "num_beams": 2,
+    "early_stopping": True,
+}
 NLLB = {**M2M, "forced_bos_token_id": "fra_Latn"}
 PEGASUS = {**T5, "forced_eos_token_id": "</s>", "num_beams": 3, "length_penalty": 0.8}
 MARIAN = {**T5, "forced_eos_token_id": "</s>", "num_beams": 2, "bad_words_ids": [["<pad>"]]}
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_layers": 3}
-UNROUNDED = {"relative_attention_max_distance": 40}  # no distance at the edge of a bucket, where float16 would find another
+UNROUNDED = {
+    "relative_attention_max_distance": 40
+}  # no distance at the edge of a bucket, where float16 would find another
 
 GENERATION_SPECS: tuple[GenerationSpec, ...] = (
     causal("gpt2", "gpt2", GPT2, seed=3),

@@ -38,7 +38,9 @@ def byte_level(cls: type, specials: tuple[str, ...], template: str = "$A", **tok
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=PIECES, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=PIECES, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False
+        )
         tokenizer.train_from_iterator(lines, trainer)
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
         if template != "$A":
@@ -58,7 +60,9 @@ def t5_pieces(options: dict[str, object], extra_ids: int) -> Maker:
     """Return a maker of T5's tokenizers, whose texts do not begin with the space of the first piece."""
 
     def make(lines: Lines) -> PreTrainedTokenizerFast:
-        tokenizer = sentence_piece(functools.partial(T5TokenizerFast, extra_ids=extra_ids), options, few_rules=True)(lines)
+        tokenizer = sentence_piece(functools.partial(T5TokenizerFast, extra_ids=extra_ids), options, few_rules=True)(
+            lines
+        )
         tokenizer.backend_tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
         return tokenizer
 
@@ -73,7 +77,9 @@ def piece_template(options: dict[str, object], template: str, pad_last: bool = F
         if pad_last:
             backend.add_special_tokens(["<pad>"])
         backend.post_processor = with_template(backend, template)
-        return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=["input_ids", "attention_mask"], **tokens)
+        return PreTrainedTokenizerFast(
+            tokenizer_object=backend, model_input_names=["input_ids", "attention_mask"], **tokens
+        )
 
     return make
 
@@ -92,19 +98,27 @@ OPT = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token
 BLOOM = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 GENERATION_TOKENIZERS: dict[str, Maker] = {
     "gpt2": byte_level(GPT2TokenizerFast, (END,), bos_token=END, eos_token=END, unk_token=END),
-    "gpt_neox": byte_level(GPTNeoXTokenizerFast, (END, "<|padding|>"), bos_token=END, eos_token=END, unk_token=END, pad_token="<|padding|>"),
+    "gpt_neox": byte_level(
+        GPTNeoXTokenizerFast, (END, "<|padding|>"), bos_token=END, eos_token=END, unk_token=END, pad_token="<|padding|>"
+    ),
     "opt": byte_level(GPT2TokenizerFast, ("<s>", "<pad>", "</s>", "<unk>"), "</s> $A", **OPT),
     "bloom": byte_level(BloomTokenizerFast, ("<unk>", "<s>", "</s>", "<pad>"), padding_side="left", **BLOOM),
-    "qwen2": byte_level(Qwen2TokenizerFast, (END, *TURNS), eos_token=TURNS[1], pad_token=END, additional_special_tokens=list(TURNS)),
+    "qwen2": byte_level(
+        Qwen2TokenizerFast, (END, *TURNS), eos_token=TURNS[1], pad_token=END, additional_special_tokens=list(TURNS)
+    ),
     "phi": byte_level(CodeGenTokenizerFast, (END,), bos_token=END, eos_token=END, unk_token=END),
     "llama": sentence_piece(LlamaTokenizerFast, LLAMA, split_first=False),
     "phi3": sentence_piece(functools.partial(LlamaTokenizerFast, **PHI3_TOKENS), PHI3, split_first=False),
     "gemma": sentence_piece(GemmaTokenizerFast, GEMMA, split_first=False),
     "t5": t5_pieces(T5, extra_ids=4),
     "bart": byte_pairs(BartTokenizerFast, ROBERTA_SPECIALS),
-    "mbart": sentence_piece(functools.partial(MBart50TokenizerFast, src_lang="en_XX", tgt_lang="fr_XX"), FAIRSEQ, few_rules=True),
+    "mbart": sentence_piece(
+        functools.partial(MBart50TokenizerFast, src_lang="en_XX", tgt_lang="fr_XX"), FAIRSEQ, few_rules=True
+    ),
     "pegasus": sentence_piece(functools.partial(PegasusTokenizerFast, offset=5), T5, few_rules=True),
     "marian": piece_template(MARIAN, "$A </s>", pad_last=True, eos_token="</s>", unk_token="<unk>", pad_token="<pad>"),
     "m2m_100": piece_template(M2M, "__en__ $A </s>", additional_special_tokens=list(LANGUAGES), **BLOOM),
-    "nllb": sentence_piece(functools.partial(NllbTokenizerFast, additional_special_tokens=list(LOCALES)), NLLB, few_rules=True),
+    "nllb": sentence_piece(
+        functools.partial(NllbTokenizerFast, additional_special_tokens=list(LOCALES)), NLLB, few_rules=True
+    ),
 }

@@ -44,7 +44,10 @@ def embedding_golden(twin: Path, spec: Spec, texts: dict[str, str]) -> Golden:
     """Return the pooled vectors, plain and with each of the bundle's prompts."""
     oracle = EmbeddingOracle(twin, spec)
     prompts = {"texts": "", **{f"prompt_{name}": prompt for name, prompt in spec.prompts.items()}}
-    return {kind: {key: oracle.vector(prompt + text).tolist() for key, text in texts.items()} for kind, prompt in prompts.items()}
+    return {
+        kind: {key: oracle.vector(prompt + text).tolist() for key, text in texts.items()}
+        for kind, prompt in prompts.items()
+    }
 
 
 def write_golden(spec: Spec, golden: Golden, path: Path) -> None:
@@ -57,7 +60,9 @@ def write_golden(spec: Spec, golden: Golden, path: Path) -> None:
 
 def lines(answers: dict[str, Any]) -> str:
     """Return the JSON lines of one section."""
-    return ",\n".join(f" {json.dumps(key)}: {json.dumps(rounded(answer), separators=(',', ':'))}" for key, answer in answers.items())
+    return ",\n".join(
+        f" {json.dumps(key)}: {json.dumps(rounded(answer), separators=(',', ':'))}" for key, answer in answers.items()
+    )
 
 
 def rounded(value: Any) -> Any:

@@ -44,7 +44,13 @@ CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
     "camembert": (hf.CamembertConfig, {**BASE, "type_vocab_size": 1}),
     "modernbert": (
         hf.ModernBertConfig,
-        {**BASE, "num_hidden_layers": 3, "global_attn_every_n_layers": 2, "local_attention": 16, "reference_compile": False},
+        {
+            **BASE,
+            "num_hidden_layers": 3,
+            "global_attn_every_n_layers": 2,
+            "local_attention": 16,
+            "reference_compile": False,
+        },
     ),
     "convbert": (hf.ConvBertConfig, {**BASE, "embedding_size": 32, "head_ratio": 2, "conv_kernel_size": 5}),
     "bart": (
@@ -79,7 +85,9 @@ def make_network(spec: Spec, tokenizer: hf.PreTrainedTokenizerFast, seed: int) -
     """Return the randomly initialised network of a bundle, in eval mode."""
     torch.manual_seed(seed)
     config_class, sizes = CONFIGS[spec.arch]
-    config = config_class(**{**sizes, **positions(spec), **vocabulary(tokenizer), **labels(spec), **pad_token(spec, tokenizer)})
+    config = config_class(
+        **{**sizes, **positions(spec), **vocabulary(tokenizer), **labels(spec), **pad_token(spec, tokenizer)}
+    )
     return AUTO_CLASSES[spec.task].from_config(config).eval()
 
 
@@ -94,7 +102,10 @@ def positions(spec: Spec) -> dict[str, int]:
 
 def vocabulary(tokenizer: hf.PreTrainedTokenizerFast) -> dict[str, int]:
     """Return the config keys that follow the tokenizer."""
-    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")}
+    ids = {
+        name: getattr(tokenizer, name)
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+    }
     return {"vocab_size": len(tokenizer)} | {name: token_id for name, token_id in ids.items() if token_id is not None}
 
 

@@ -45,7 +45,9 @@ class TokenOracle:
     def spans(self, text: str, strategy: str, ignored: list[str] | None = None) -> list[Span]:
         """Return the spans of one text, those of the labels `ignored` (by default "O") left out."""
         if text not in self.outputs:
-            self.outputs[text] = [self.pipeline.forward(chunk) for chunk in self.pipeline.preprocess(text, **self.options)]
+            self.outputs[text] = [
+                self.pipeline.forward(chunk) for chunk in self.pipeline.preprocess(text, **self.options)
+            ]
         return self.decode(self.outputs[text], strategy, ignored)
 
     def decode(self, outputs: list[dict[str, Any]], strategy: str, ignored: list[str] | None) -> list[Span]:
@@ -53,7 +55,10 @@ class TokenOracle:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "does not support real words, using fallback heuristic"
             found = self.pipeline.postprocess(outputs, AggregationStrategy(strategy), ignored)
-        spans = [(item.get("entity_group", item.get("entity")), item["start"], item["end"], float(item["score"])) for item in found]
+        spans = [
+            (item.get("entity_group", item.get("entity")), item["start"], item["end"], float(item["score"]))
+            for item in found
+        ]
         return without_echo(spans) if len(outputs) > 1 else spans
 
     def spans_if_tied(self, text: str, strategy: str, ignored: list[str] | None = None) -> list[list[Span]]:
@@ -62,7 +67,8 @@ class TokenOracle:
         answers = []
         for _ in range(TIE_DRAWS):
             moved = [
-                output | {"logits": output["logits"] + TIE_NOISE * torch.randn(output["logits"].shape, generator=generator)}
+                output
+                | {"logits": output["logits"] + TIE_NOISE * torch.randn(output["logits"].shape, generator=generator)}
                 for output in self.outputs[text]
             ]
             answers.append(self.decode(moved, strategy, ignored))
@@ -91,7 +97,8 @@ class EmbeddingOracle:
 
     @cached_property
     def tokenizer(self) -> hf.PreTrainedTokenizerFast:
-        """Return the tokenizer; sentence-transformers puts texts into small letters by a normalizer before the others."""
+        """Return the tokenizer; sentence-transformers puts texts into small letters by a normalizer before the
+        others."""
         tokenizer = hf.AutoTokenizer.from_pretrained(self.twin)
         if self.spec.lower_case:
             backend = tokenizer.backend_tokenizer

@@ -12,7 +12,8 @@ DUPLICATES = 4
 
 
 def prompts_from(texts: Sequence[str], count: int) -> list[str]:
-    """Return `count` prompts of 1 to about 60 tokens: words, cut texts, prompts with one beginning, and some repeated."""
+    """Return `count` prompts of 1 to about 60 tokens: words, cut texts, prompts with one beginning, and some
+    repeated."""
     draw = random.Random(23)
     filled = [text.strip() for text in texts if any(char.isalnum() for char in text)]
     draw.shuffle(filled)

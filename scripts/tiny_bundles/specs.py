@@ -41,7 +41,9 @@ class Spec:
     sentence_files: bool = True  # modules.json and its company
     max_seq_length: int | None = None  # of sentence_bert_config.json
     lower_case: bool = False  # do_lower_case of sentence_bert_config.json
-    pooled_graph: bool = False  # outputs token_embeddings and sentence_embedding, as Optimum exports sentence-transformers
+    pooled_graph: bool = (
+        False  # outputs token_embeddings and sentence_embedding, as Optimum exports sentence-transformers
+    )
     prompts: dict[str, str] = field(default_factory=dict)
     pads: str = ""  # of decoders: NO_PAD, OTHER_PAD, LEFT_PAD, or "" where all files agree
     leaks: bool = False  # padding changes the answers, mask or not

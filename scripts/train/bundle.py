@@ -39,7 +39,8 @@ def export_onnx(model: PreTrainedModel, path: Path, *, per_token: bool) -> None:
 
 @torch.no_grad()
 def check_onnx(model: PreTrainedModel, path: Path, sequences: Sequence[list[int]], tolerance: float = 1e-4) -> float:
-    """The largest distance between onnxruntime's and torch's logits over batches of many shapes; raises above the tolerance."""
+    """The largest distance between onnxruntime's and torch's logits over batches of many shapes; raises above the
+    tolerance."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     rng = random.Random(0)
     worst, start = 0.0, 0
@@ -64,7 +65,8 @@ def write_bundle(
     values: Mapping[str, object],
     started: float,
 ) -> None:
-    """Write the bundle folder, check its graph on the samples and its size against the limit, say how long the run took."""
+    """Write the bundle folder, check its graph on the samples and its size against the limit, say how long the run
+    took."""
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     export_onnx(model, out / "model.onnx", per_token="Token" in type(model).__name__)
@@ -85,7 +87,8 @@ def write_decoder(
     values: Mapping[str, object],
     started: float,
 ) -> None:
-    """Write the bundle folder of a model that continues texts, with a key-value cache; check its graph on the samples."""
+    """Write the bundle folder of a model that continues texts, with a key-value cache; check its graph on the
+    samples."""
     from optimum.exporters.onnx import onnx_export_from_model
 
     model.eval()
@@ -97,17 +100,26 @@ def write_decoder(
 
 @torch.no_grad()
 def check_decoder(model: PreTrainedModel, path: Path, sequences: Sequence[list[int]], tolerance: float = 1e-4) -> float:
-    """The largest distance between onnxruntime's and torch's logits, texts read at once and token by token; raises above the tolerance."""
+    """The largest distance between onnxruntime's and torch's logits, texts read at once and token by token; raises
+    above the tolerance."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     outputs = [port.name for port in session.get_outputs()]
-    empty = {port.name: np.zeros((1, port.shape[1], 0, port.shape[3]), np.float32) for port in session.get_inputs() if "past" in port.name}
+    empty = {
+        port.name: np.zeros((1, port.shape[1], 0, port.shape[3]), np.float32)
+        for port in session.get_inputs()
+        if "past" in port.name
+    }
     worst = 0.0
     for number, sequence in enumerate(sequences):
         ids, cache, found = np.array([sequence]), empty, []
         for part in np.split(ids, [] if number % 2 else range(1, len(sequence)), axis=1):
             seen = next(iter(cache.values())).shape[2]
             places = np.arange(seen, seen + part.shape[1])[None]
-            feeds = {"input_ids": part, "attention_mask": np.ones((1, places[0, -1] + 1), np.int64), "position_ids": places}
+            feeds = {
+                "input_ids": part,
+                "attention_mask": np.ones((1, places[0, -1] + 1), np.int64),
+                "position_ids": places,
+            }
             values = dict(zip(outputs, session.run(None, feeds | cache), strict=True))
             found.append(values["logits"])
             cache = {name: values[name.replace("past_key_values", "present")] for name in empty}
@@ -135,7 +147,10 @@ def finish(
     seconds = time.monotonic() - started
     facts = {"minutes": f"{time.process_time() / 60:.0f}", "seed": options.seed, "threads": options.threads}
     write_card(model.config, CARDS / card, out, {**facts, **values})
-    print(f"{dict(values)}, {check_size(out) / 1e6:.2f} MB, {seconds:.0f} s in all, {time.process_time():.0f} s of the processor")
+    print(
+        f"{dict(values)}, {check_size(out) / 1e6:.2f} MB, {seconds:.0f} s in all, {time.process_time():.0f} s "
+        "of the processor"
+    )
 
 
 def write_card(config: PretrainedConfig, templates: Path, out: Path, values: Mapping[str, object]) -> None:

@@ -41,10 +41,14 @@ def arguments(description: str, bundle: str) -> argparse.Namespace:
     """The command line that both scripts take."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the data files, plain or .xz")
-    parser.add_argument("--out", type=Path, default=STARTER / bundle, help="bundle folder to write (default: the package's)")
+    parser.add_argument(
+        "--out", type=Path, default=STARTER / bundle, help="bundle folder to write (default: the package's)"
+    )
     parser.add_argument("--keep-torch", type=Path, help="also save the torch checkpoint into this folder")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads; the weights repeat exactly only for the same number")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="torch threads; the weights repeat exactly only for the same number"
+    )
     return parser.parse_args()
 
 
@@ -67,21 +71,28 @@ def read_text(folder: Path, *names: str) -> str:
     raise FileNotFoundError(f"none of {', '.join(names)} (or .xz) in {folder}")
 
 
-def train_tokenizer(texts: Sequence[str], *, size: int, lowercase: bool, max_length: int, alphabet: int = 120) -> BertTokenizerFast:
+def train_tokenizer(
+    texts: Sequence[str], *, size: int, lowercase: bool, max_length: int, alphabet: int = 120
+) -> BertTokenizerFast:
     """A BERT tokenizer with its own WordPiece vocabulary.
 
-    The continuations of single characters are given to the trainer up front, as it numbers them in random order otherwise.
+    The continuations of single characters are given to the trainer up front, as it numbers them in random order
+    otherwise.
     """
     trainer = BertWordPieceTokenizer(lowercase=lowercase)
     counts = Counter(character for text in texts for character in trainer.normalize(text) if not character.isspace())
     characters = sorted(sorted(counts, key=lambda character: (-counts[character], character))[:alphabet])
     reserved = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)]
-    trainer.train_from_iterator(texts, vocab_size=size, min_frequency=2, limit_alphabet=alphabet, special_tokens=reserved, show_progress=False)
+    trainer.train_from_iterator(
+        texts, vocab_size=size, min_frequency=2, limit_alphabet=alphabet, special_tokens=reserved, show_progress=False
+    )
     words = BertWordPieceTokenizer(trainer.get_vocab(), lowercase=lowercase)
     return BertTokenizerFast(tokenizer_object=words._tokenizer, do_lower_case=lowercase, model_max_length=max_length)
 
 
-def bert_config(tokenizer: BertTokenizerFast, labels: Sequence[str], *, width: int, layers: int, dropout: float, **other) -> BertConfig:
+def bert_config(
+    tokenizer: BertTokenizerFast, labels: Sequence[str], *, width: int, layers: int, dropout: float, **other
+) -> BertConfig:
     """The configuration of a small stock BERT with named labels."""
     return BertConfig(
         vocab_size=len(tokenizer),
@@ -166,7 +177,10 @@ def train(
             rate = recipe.learning_rate * pace((epoch + number / len(batches)) / recipe.epochs, recipe.warmup)
             loss = train_step(model, optimizer, batch, tokenizer, recipe, rate)
         if epoch % 5 == 4 or epoch == recipe.epochs - 1:
-            print(f"epoch {epoch + 1}: loss {loss:.3f}, score {score():.4f}, {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"epoch {epoch + 1}: loss {loss:.3f}, score {score():.4f}, {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
 
 
 def train_step(
@@ -181,7 +195,9 @@ def train_step(
     inputs, labels = collate(batch, tokenizer.pad_token_id)
     hide_tokens(inputs, recipe.unknown_rate, tokenizer)
     logits = model(**inputs).logits.flatten(0, -2)
-    loss = functional.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, label_smoothing=recipe.label_smoothing)
+    loss = functional.cross_entropy(
+        logits, labels.flatten(), ignore_index=IGNORED, label_smoothing=recipe.label_smoothing
+    )
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad()

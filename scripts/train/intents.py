@@ -59,7 +59,9 @@ def main() -> None:
     parts = load(options.data)
     labels = sorted({label for _, label in parts["train"]})
     tokenizer = train_tokenizer([text for text, _ in parts["train"]], size=3500, lowercase=True, max_length=MAX_LENGTH)
-    config = bert_config(tokenizer, labels, width=128, layers=2, dropout=0.1, problem_type="single_label_classification")
+    config = bert_config(
+        tokenizer, labels, width=128, layers=2, dropout=0.1, problem_type="single_label_classification"
+    )
     model = BertForSequenceClassification(config)
     targets = [config.label2id[label] for _, label in parts["train"]]
     examples = list(zip(token_ids(tokenizer, parts["train"]), targets, strict=True))

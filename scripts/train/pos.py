@@ -15,7 +15,18 @@ from pathlib import Path
 
 import numpy as np
 from bundle import write_bundle
-from common import IGNORED, Example, Recipe, arguments, bert_config, predict, read_text, seed_everything, train, train_tokenizer
+from common import (
+    IGNORED,
+    Example,
+    Recipe,
+    arguments,
+    bert_config,
+    predict,
+    read_text,
+    seed_everything,
+    train,
+    train_tokenizer,
+)
 from conllu import Sentence, read_conllu
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertForTokenClassification, BertTokenizerFast
@@ -43,7 +54,8 @@ def raw_units(sentence: Sentence) -> Units:
 
 @dataclass
 class Sampler:
-    """Makes the examples of an epoch: gold words or raw text, alone or with the sentences that follow, some words split finer."""
+    """Makes the examples of an epoch: gold words or raw text, alone or with the sentences that follow, some words split
+    finer."""
 
     gold: Sequence[Units]
     raw: Sequence[Units]
@@ -109,13 +121,17 @@ class Sampler:
         return pieces
 
 
-def predicted_tags(model: BertForTokenClassification, tokenizer: BertTokenizerFast, sequences: Sequence[list[int]]) -> list[list[str]]:
+def predicted_tags(
+    model: BertForTokenClassification, tokenizer: BertTokenizerFast, sequences: Sequence[list[int]]
+) -> list[list[str]]:
     """The tag predicted at each token of each sequence."""
     logits = predict(model, sequences, tokenizer.pad_token_id)
     return [[model.config.id2label[index] for index in rows.argmax(axis=1).tolist()] for rows in logits]
 
 
-def gold_accuracy(model: BertForTokenClassification, tokenizer: BertTokenizerFast, sentences: Sequence[Sentence]) -> float:
+def gold_accuracy(
+    model: BertForTokenClassification, tokenizer: BertTokenizerFast, sentences: Sequence[Sentence]
+) -> float:
     """The share of gold words that get the right tag at their first sub-word when the model is fed the gold words."""
     encoded = tokenizer([[word.form for word in sentence.words] for sentence in sentences], is_split_into_words=True)
     right: list[bool] = []
@@ -126,11 +142,14 @@ def gold_accuracy(model: BertForTokenClassification, tokenizer: BertTokenizerFas
     return sum(right) / len(right)
 
 
-def raw_accuracy(model: BertForTokenClassification, tokenizer: BertTokenizerFast, sentences: Sequence[Sentence]) -> tuple[float, float, float]:
-    """Shares of gold words that are right when the model is fed raw text: of all words, and of those that start a token.
+def raw_accuracy(
+    model: BertForTokenClassification, tokenizer: BertTokenizerFast, sentences: Sequence[Sentence]
+) -> tuple[float, float, float]:
+    """Shares of gold words that are right when the model is fed raw text: of all words, and of those that start a
+    token.
 
-    A word is right if the token that holds its first character has its tag. The third figure is the share of words that start
-    inside a token.
+    A word is right if the token that holds its first character has its tag. The third figure is the share of words that
+    start inside a token.
     """
     encoded = tokenizer([sentence.text for sentence in sentences], return_offsets_mapping=True)
     right: list[bool] = []
@@ -153,7 +172,12 @@ def first_tokens(words: Sequence[int | None]) -> dict[int, int]:
 def token_of_character(words: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> dict[int, int]:
     """For each character of a text the first sub-word of the word that it is in."""
     first = first_tokens(words)
-    return {place: first[word] for word, span in zip(words, offsets, strict=True) if word is not None for place in range(*span)}
+    return {
+        place: first[word]
+        for word, span in zip(words, offsets, strict=True)
+        if word is not None
+        for place in range(*span)
+    }
 
 
 def load(folder: Path, part: str) -> list[Sentence]:
@@ -171,7 +195,12 @@ def main() -> None:
     texts = [sentence.text for sentence in sentences]
     tokenizer = train_tokenizer(texts, size=2500, lowercase=False, max_length=MAX_LENGTH, alphabet=100)
     model = BertForTokenClassification(bert_config(tokenizer, tags, width=128, layers=2, dropout=0.1))
-    sampler = Sampler([gold_units(sentence) for sentence in sentences], [raw_units(sentence) for sentence in sentences], tokenizer, tags)
+    sampler = Sampler(
+        [gold_units(sentence) for sentence in sentences],
+        [raw_units(sentence) for sentence in sentences],
+        tokenizer,
+        tags,
+    )
     recipe = Recipe(epochs=20, learning_rate=2e-3, batch_tokens=2048, unknown_rate=0.03, seed=options.seed)
     train(model, tokenizer, sampler, recipe, lambda: gold_accuracy(model, tokenizer, dev))
     raw, raw_aligned, inside = raw_accuracy(model, tokenizer, dev)
@@ -187,7 +216,9 @@ def main() -> None:
 
 def dev_samples(tokenizer: BertTokenizerFast, sentences: Sequence[Sentence]) -> list[list[int]]:
     """A hundred texts of one to three sentences, as token ids."""
-    return tokenizer([" ".join(s.text for s in sentences[i : i + 1 + i % 3]) for i in range(100)], truncation=True)["input_ids"]
+    return tokenizer([" ".join(s.text for s in sentences[i : i + 1 + i % 3]) for i in range(100)], truncation=True)[
+        "input_ids"
+    ]
 
 
 if __name__ == "__main__":

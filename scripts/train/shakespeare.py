@@ -1,8 +1,8 @@
 """Train the starter bundle `shakespeare-llama`: a small Llama that continues plays.
 
 The data is tinyshakespeare (public domain): `input.txt` of https://github.com/karpathy/ng-video-lecture at commit
-52201428ed7b46804849dea0b3ccf0de9df1a5c3. Give its folder as `--data`. The first nine tenths are trained on, the rest is for
-measuring.
+52201428ed7b46804849dea0b3ccf0de9df1a5c3. Give its folder as `--data`. The first nine tenths are trained on, the rest is
+for measuring.
 
     python scripts/train/shakespeare.py --data DIR
 """
@@ -43,11 +43,18 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END, model_max_length=POSITIONS, padding_side="left")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, model_max_length=POSITIONS, padding_side="left"
+    )
 
 
 def stream(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
@@ -114,7 +121,9 @@ def main() -> None:
         attn_implementation="eager",
     )
     model = LlamaForCausalLM(config)
-    recipe = Recipe(epochs=7, learning_rate=3e-3, batch_tokens=12 * LENGTH, weight_decay=0.1, warmup=0.05, seed=options.seed)
+    recipe = Recipe(
+        epochs=7, learning_rate=3e-3, batch_tokens=12 * LENGTH, weight_decay=0.1, warmup=0.05, seed=options.seed
+    )
     train(model, stream(tokenizer, known), recipe)
     tokens = stream(tokenizer, unseen)
     loss = nats(model, tokens)

@@ -31,7 +31,9 @@ def task_lines() -> list[str]:
     for task, cls in task_classes().items():
         rows.append((task, cls.__name__, cls.starter or "-", first_sentence(cls)))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]) for row in rows]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]) for row in rows
+    ]
 
 
 def task_classes() -> dict[str, type[ModelAnnotator]]:
@@ -179,11 +181,14 @@ def _texts(path: str) -> list[str]:
 
 
 def cache_lines(what: str) -> list[str]:
-    """List the models kept on this machine, ``verify`` (read them whole and remove damaged ones) or ``clear`` (remove what is not in use)."""
+    """List the models kept on this machine, ``verify`` (read them whole and remove damaged ones) or ``clear`` (remove
+    what is not in use)."""
     store = Store()
     if what == "list":
         sizes = {folder: store.size(folder) for folder in store.folders()}
-        lines = [f"{size / 1e6:>12,.1f} MB  {folder.parent.name}/{folder.name}" for folder, size in sorted(sizes.items())]
+        lines = [
+            f"{size / 1e6:>12,.1f} MB  {folder.parent.name}/{folder.name}" for folder, size in sorted(sizes.items())
+        ]
         return [f"{store.root}: {sum(sizes.values()) / 1e6:,.1f} MB of at most {store.limit / 1e6:,.0f} MB", *lines]
     chosen = store.damaged() if what == "verify" else store.folders()
     kept = "in use, kept" if what == "clear" else "damaged, but in use"

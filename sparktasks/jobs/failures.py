@@ -45,7 +45,9 @@ _FILE_SYSTEMS = {
 }
 
 _NO_FORMAT = re.compile(r"Failed to find (?:the )?data source: (\S+?)\.(?:\s|$)")
-_NO_FILE_SYSTEM = re.compile(r'No FileSystem for scheme "?(\w+)|Class [\w.]+\.(s3a|gs|abfs)s?\.?\w*FileSystem not found|(s3a)\.S3AFileSystem')
+_NO_FILE_SYSTEM = re.compile(
+    r'No FileSystem for scheme "?(\w+)|Class [\w.]+\.(s3a|gs|abfs)s?\.?\w*FileSystem not found|(s3a)\.S3AFileSystem'
+)
 _EXECUTOR = re.compile(r"most recent failure: Lost task .*? \(.*? executor .*?\): (.*)")
 _CALLING = re.compile(r"An error occurred while calling [\w.]+\.\n: ")
 _CAUSE = re.compile(r"^Caused by: ([\w.$]+): (.+)$", re.MULTILINE)

@@ -98,8 +98,10 @@ class OutputLock:
         """Raise `OutputError` where another run took the lock, for instance while this process was suspended."""
         if not self._is_mine():
             raise OutputError(
-                f"{self._me.job}: this run gave no sign of life for {STALE_SECONDS:.0f} seconds, and {self._holder()} has "
-                f"taken over {self._output}. What this run has committed stays; run the job again when the other has ended"
+                f"{self._me.job}: this run gave no sign of life for {STALE_SECONDS:.0f} seconds, and "
+                f"{self._holder()} has "
+                f"taken over {self._output}. What this run has committed stays; run the job again when the "
+                "other has ended"
             )
 
     def _create(self) -> bool:
@@ -123,7 +125,9 @@ class OutputLock:
             self._evict(text)
         elif state == "ending" and seconds >= ENDING_SECONDS:
             assert owner is not None
-            raise JobError(f"{self._refusal(owner)}. Its JVM, process {owner.jvm}, still runs: end it with kill {owner.jvm}")
+            raise JobError(
+                f"{self._refusal(owner)}. Its JVM, process {owner.jvm}, still runs: end it with kill {owner.jvm}"
+            )
         else:
             self._say_waiting(watch, owner, state)
             time.sleep(_LOOK_SECONDS)
@@ -131,7 +135,10 @@ class OutputLock:
     def _say_waiting(self, watch: _Watch, owner: Owner | None, state: str) -> None:
         if not watch.was_said:
             limit = ENDING_SECONDS if state == "ending" else STALE_SECONDS
-            say(f"{self._me.job}: {self._output} is locked by {owner or 'an unknown run'}; watching for up to {limit:.0f} s whether it lives")
+            say(
+                f"{self._me.job}: {self._output} is locked by {owner or 'an unknown run'}; watching for up to "
+                f"{limit:.0f} s whether it lives"
+            )
             watch.was_said = True
 
     def _refusal(self, owner: Owner | None) -> str:
@@ -152,7 +159,8 @@ class OutputLock:
             self._files.remove(aside)
 
     def _look(self) -> tuple[str | None, Owner | None]:
-        """Return the lock file's text and the owner it names; on some file systems a heartbeat empties it for a moment."""
+        """Return the lock file's text and the owner it names; on some file systems a heartbeat empties it for a
+        moment."""
         text, owner = None, None
         for _ in range(_LOOKS):
             text = self._files.read(self._path)

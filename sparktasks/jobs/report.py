@@ -97,7 +97,9 @@ def counts(made: Annotated) -> Counts:
 def described(spark: SparkSession, models: Sequence[Model], ran: bool) -> tuple[str, ...]:
     """Say of each model its name, who used it, its content hash, and the provider that ran it."""
     pairs = zip(models, _providers(spark, models, ran), strict=True)
-    return tuple(f"{model.name} ({model.annotator}, sha256 {model.bundle.hash[:12]}) {provider}" for model, provider in pairs)
+    return tuple(
+        f"{model.name} ({model.annotator}, sha256 {model.bundle.hash[:12]}) {provider}" for model, provider in pairs
+    )
 
 
 def _providers(spark: SparkSession, models: Sequence[Model], ran: bool) -> list[str]:

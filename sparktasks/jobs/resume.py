@@ -56,7 +56,10 @@ def check_id(job: Job, source: DataFrame, schema: StructType) -> None:
     name = str(job.id)
     _id_type(source, name, f"{job.name}: read")
     if name.lower() not in [column.lower() for column in schema.names]:
-        raise ColumnError(f"{job.name}: write: the id column {name!r} must be among the columns written, which are {listed(schema.names)}")
+        raise ColumnError(
+            f"{job.name}: write: the id column {name!r} must be among the columns written, which are "
+            f"{listed(schema.names)}"
+        )
 
 
 def plan_parts(job: Job, source: DataFrame, output: Output) -> Plan:
@@ -81,7 +84,10 @@ def _id_type(source: DataFrame, name: str, where: str) -> DataType:
     same = [field for field in source.schema.fields if field.name.lower() == name.lower()]
     if len(same) != 1:
         problem = "is ambiguous" if same else "does not exist"
-        raise ColumnError(f"{where}: the id column {name!r} {problem}.{did_you_mean(name, source.columns)} The input has: {listed(source.columns)}")
+        raise ColumnError(
+            f"{where}: the id column {name!r} {problem}.{did_you_mean(name, source.columns)} The input has: "
+            f"{listed(source.columns)}"
+        )
     if not isinstance(same[0].dataType, _ID_TYPES):
         raise ColumnError(
             f"{where}: the id column {name!r} is {same[0].dataType.simpleString()}, "
@@ -107,11 +113,15 @@ def _survey(job: Job, source: DataFrame, done: DataFrame, chunks: int) -> Sequen
         "bad": problem.isNotNull() & F.col(_ROWS).isNotNull(),
     }
     by_part = ids.join(done, _ID, "full_outer").groupBy(_chunk(F.col(_ID), chunks).alias(_PART))
-    survey = by_part.agg(*(F.count(F.when(test, 1)).alias(name) for name, test in counts.items())).orderBy(_PART).collect()
+    survey = (
+        by_part.agg(*(F.count(F.when(test, 1)).alias(name) for name, test in counts.items())).orderBy(_PART).collect()
+    )
     if any(row["bad"] for row in survey):
         found = ids.select(_ID, _ROWS, problem.alias("problem")).where("problem is not null").limit(5).collect()
         examples = "; ".join(f"{row[_ID]!r} {row['problem']} ({row[_ROWS]:,} rows)" for row in found)
-        raise JobError(f"{job.name}: to resume, each row needs an id of its own in the column {job.id!r}, but {examples}")
+        raise JobError(
+            f"{job.name}: to resume, each row needs an id of its own in the column {job.id!r}, but {examples}"
+        )
     return survey
 
 

@@ -31,7 +31,9 @@ _FILE = "sparktasks_file"
 def take_out_errors(output: Output, own: list[str]) -> int:
     """Take the rows with errors out of an output, and return how many they were; ``own`` are the input's columns."""
     if output.place is None:
-        raise JobError(f"{output.job.name}: 'retry: errors' replaces files of {output.name}, where this process cannot look")
+        raise JobError(
+            f"{output.job.name}: 'retry: errors' replaces files of {output.name}, where this process cannot look"
+        )
     test = output.error_test(own)
     if test is None:
         raise ColumnError(
@@ -51,7 +53,9 @@ def _replace(output: Output, place: Place, uris: list[str], is_good: Column) -> 
     old = [_path_of(uri, place) for uri in uris]
     unknown = sorted(set(old) - set(place.files.data_files(place.path)))
     if unknown:
-        raise OutputError(f"{output.job.name}: rows were read from files that {output.name} does not hold: {listed(unknown[:3])}")
+        raise OutputError(
+            f"{output.job.name}: rows were read from files that {output.name} does not hold: {listed(unknown[:3])}"
+        )
     kept = output.rows().where(F.col("_metadata.file_path").isin(uris) & is_good)
     section = dataclasses.replace(output.job.write, path=place.inside(_FOLDER))
     write(kept.select(*map(quoted, output.schema.names)), section, "overwrite")

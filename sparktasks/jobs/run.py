@@ -142,7 +142,9 @@ def _notes(plan: Plan, review: Review) -> list[str]:
     if plan.strays:
         notes.append(f"the output also holds {plan.strays:,} ids that the input does not have")
     if review.rows > review.ids:
-        notes.append(f"the output holds {review.rows - review.ids:,} rows too many: ids that are there more than once, or null")
+        notes.append(
+            f"the output holds {review.rows - review.ids:,} rows too many: ids that are there more than once, or null"
+        )
     return notes
 
 
@@ -172,4 +174,8 @@ def _place(job: Job, found: Counts) -> str:
     section = job.write
     place = section.table or section.path or ""
     named = f"{place} ({section.format})" if place and section.format else place or str(section.format)
-    return f"{named}, or nothing where that was there already (mode: ignore)" if section.mode == "ignore" and not found.rows else named
+    return (
+        f"{named}, or nothing where that was there already (mode: ignore)"
+        if section.mode == "ignore" and not found.rows
+        else named
+    )

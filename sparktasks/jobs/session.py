@@ -50,7 +50,9 @@ def session_of(job: Job) -> Iterator[SparkSession]:
 
 
 def _settings(job: Job) -> dict[str, str]:
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in job.spark.config.items()}
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in job.spark.config.items()
+    }
 
 
 def _defaults(job: Job) -> dict[str, str]:
@@ -111,4 +113,7 @@ def _submitted(job: Job) -> SparkSession:
 def _left_out(job: Job, names: set[str]) -> None:
     if names:
         hint = "give them to spark-submit or to the cluster" if _SUBMITTED in os.environ else "set them there"
-        say(f"{job.name}: the session is running already; these settings of the job file were left out, {hint}: {', '.join(sorted(names))}")
+        say(
+            f"{job.name}: the session is running already; these settings of the job file were left out, "
+            f"{hint}: {', '.join(sorted(names))}"
+        )

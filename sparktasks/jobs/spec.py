@@ -52,7 +52,9 @@ class ReadSection:
     options: Annotated[dict[str, Any], Key("the format's options")] = field(default_factory=dict)
     schema: Annotated[str | None, Key("the columns, as SQL writes them: id bigint, text string")] = None
     where: Annotated[str | None, Key("an SQL condition that rows must meet")] = None
-    columns: Annotated[list[str] | None, Key("SQL expressions for the columns to read, such as casts; all without it")] = None
+    columns: Annotated[
+        list[str] | None, Key("SQL expressions for the columns to read, such as casts; all without it")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ class WriteSection:
     format: Annotated[str | None, Key("any format Spark writes")] = None
     path: Annotated[str | None, Key("the folder to write")] = None
     table: Annotated[str | None, Key("a table's name, instead of a path")] = None
-    mode: Annotated[str | None, Key("what to do with output that is there already; error without one", one_of(*MODES))] = None
+    mode: Annotated[
+        str | None, Key("what to do with output that is there already; error without one", one_of(*MODES))
+    ] = None
     partitionBy: Annotated[list[str], Key("columns whose values become folders")] = field(default_factory=list)
     options: Annotated[dict[str, Any], Key("the format's options")] = field(default_factory=dict)
     columns: Annotated[list[str] | None, Key("SQL expressions for the columns to write; all without it")] = None
@@ -92,13 +96,20 @@ class Job:
     resume: Annotated[
         bool | str,
         Key(
-            "whether rows that an earlier run wrote are left out; redo writes all again, adopt takes what is there as it is",
+            (
+                "whether rows that an earlier run wrote are left out; redo writes all again, adopt takes what is "
+                "there as it is"
+            ),
             one_of(True, False, *RESUMES),
         ),
     ] = False
-    retry: Annotated[str | None, Key("with resume: rows to annotate again although they are written", one_of("errors"))] = None
+    retry: Annotated[
+        str | None, Key("with resume: rows to annotate again although they are written", one_of("errors"))
+    ] = None
     chunks: Annotated[int | None, Key("with resume: parts that are written one by one", at_least(1))] = None
-    onError: Annotated[str | None, Key("what a fault in one row's data does, for every stage", one_of("keep", "fail"))] = None
+    onError: Annotated[
+        str | None, Key("what a fault in one row's data does, for every stage", one_of("keep", "fail"))
+    ] = None
     name: str = "job"
 
 
@@ -150,12 +161,18 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[
 
 def _section(cls: type[S], content: Any, where: str) -> S:
     """Make a section of a mapping."""
-    kinds: dict[str, Any] = {name: get_args(kind) for name, kind in get_type_hints(cls, include_extras=True).items() if get_origin(kind) is Annotated}
+    kinds: dict[str, Any] = {
+        name: get_args(kind)
+        for name, kind in get_type_hints(cls, include_extras=True).items()
+        if get_origin(kind) is Annotated
+    }
     if not isinstance(content, Mapping):
         raise JobError(f"{where} is {content!r}, but it must be a mapping with some of these keys: {listed(kinds)}")
     for name in content:
         if name not in kinds:
-            raise JobError(f"{where}: there is no key {name!r}.{did_you_mean(str(name), kinds)} Allowed: {listed(kinds)}")
+            raise JobError(
+                f"{where}: there is no key {name!r}.{did_you_mean(str(name), kinds)} Allowed: {listed(kinds)}"
+            )
     fields: Any = dataclasses.fields(cls)  # type: ignore[arg-type]
     needed = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
     for name in sorted(needed - set(content)):
@@ -188,7 +205,9 @@ def _setting(value: Any, where: str) -> Any:
 
 def _stages(content: Any, where: str) -> tuple[StageSection, ...]:
     if not isinstance(content, list) or not content:
-        raise JobError(f"{where} is {content!r}, but it must be a list of stages, each written as `- ClassName: {{param: value}}`")
+        raise JobError(
+            f"{where} is {content!r}, but it must be a list of stages, each written as `- ClassName: {{param: value}}`"
+        )
     return tuple(_stage(item, f"{where}[{index}]") for index, item in enumerate(content))
 
 
@@ -196,7 +215,9 @@ def _stage(item: Any, where: str) -> StageSection:
     """Read ``ClassName``, or ``{ClassName: {param: value}}``, and try the class and its params."""
     named = {item: None} if isinstance(item, str) else item
     if not isinstance(named, Mapping) or len(named) != 1:
-        raise JobError(f"{where} is {item!r}, but it must be one class with its params: `- ClassName: {{param: value}}`")
+        raise JobError(
+            f"{where} is {item!r}, but it must be one class with its params: `- ClassName: {{param: value}}`"
+        )
     name, params = next(iter(named.items()))
     if not isinstance(params, (Mapping, type(None))):
         raise JobError(f"{where}: {name} is {params!r}, but it must be a mapping of params")
@@ -228,7 +249,9 @@ def _check_place(section: ReadSection | WriteSection, where: str) -> None:
     if section.table and section.path:
         raise JobError(f"{where}: 'table' and 'path' exclude each other")
     if not section.table and section.format is None:
-        raise JobError(f"{where}: the key 'format' is missing: any format Spark knows, such as {listed(FILE_FORMATS[:5])}")
+        raise JobError(
+            f"{where}: the key 'format' is missing: any format Spark knows, such as {listed(FILE_FORMATS[:5])}"
+        )
     if not section.table and not section.path and section.format in FILE_FORMATS:
         raise JobError(f"{where}: the format {section.format!r} needs a 'path'")
 
@@ -243,12 +266,15 @@ def _check_resume(job: Job, where: str) -> None:
             "to what is there (append). Leave 'mode' out, or leave 'resume' out"
         )
     if job.id in job.write.partitionBy:
-        raise JobError(f"{where}: write: partitionBy names the id column {job.id!r}, which would make a folder for every row")
+        raise JobError(
+            f"{where}: write: partitionBy names the id column {job.id!r}, which would make a folder for every row"
+        )
     if not job.write.path and not job.write.table:
         raise JobError(f"{where}: 'resume' needs an output that can be read again: give write: 'path' or 'table'")
     if job.retry and job.resume == "redo":
         raise JobError(f"{where}: 'retry: errors' and 'resume: redo' cannot be combined: redo writes every row again")
     if job.retry and job.write.format not in FILE_FORMATS:
         raise JobError(
-            f"{where}: 'retry: errors' replaces rows in files, so write needs a 'path' and one of these formats: {listed(FILE_FORMATS[:5])}"
+            f"{where}: 'retry: errors' replaces rows in files, so write needs a 'path' and one of these "
+            f"formats: {listed(FILE_FORMATS[:5])}"
         )

@@ -61,7 +61,9 @@ def check_stage(name: str, params: Mapping[str, Any], where: str) -> None:
     cls = getattr(sparktasks, name)
     own = {param: value for param, value in params.items() if param not in MODEL_KEYS}
     if len(own) < len(params) and not issubclass(cls, ModelAnnotator):
-        raise JobError(f"{where}: {name} has no model, so it takes no {listed(key for key in MODEL_KEYS if key in params)}")
+        raise JobError(
+            f"{where}: {name} has no model, so it takes no {listed(key for key in MODEL_KEYS if key in params)}"
+        )
     try:
         cls(**own)
     except ParamError as error:
@@ -81,7 +83,9 @@ def build_stages(job: Job) -> list[Any]:
 
 def _built(section: StageSection, on_error: str | None) -> Annotator:
     cls = getattr(sparktasks, section.name)
-    params = section.params if on_error is None or "onError" not in declared(cls) else {"onError": on_error} | section.params
+    params = (
+        section.params if on_error is None or "onError" not in declared(cls) else {"onError": on_error} | section.params
+    )
     made = (
         cls.pretrained(section.source, file=section.file, precision=section.precision or "auto", **params)
         if issubclass(cls, ModelAnnotator)
@@ -109,9 +113,16 @@ class Model:
 def models_of(job: Job, stages: Sequence[Any]) -> list[Model]:
     """Return the models of a job's stages."""
     sources = [section.source for section in job.stages] or [job.pipeline] * len(stages)
-    pairs = [(stage, source) for stage, source in zip(stages, sources, strict=True) if isinstance(stage, ModelAnnotator) and stage.needs_model()]
+    pairs = [
+        (stage, source)
+        for stage, source in zip(stages, sources, strict=True)
+        if isinstance(stage, ModelAnnotator) and stage.needs_model()
+    ]
     return [
-        Model(source or stage.starter or stage.uid, type(stage).__name__, stage.getBundle(), stage.getOrDefault("device")) for stage, source in pairs
+        Model(
+            source or stage.starter or stage.uid, type(stage).__name__, stage.getBundle(), stage.getOrDefault("device")
+        )
+        for stage, source in pairs
     ]
 
 
@@ -136,7 +147,9 @@ def annotated(source: DataFrame, stages: Sequence[Any], columns: Sequence[str] |
     tests += [has_fault(quoted(field.name)) for field in frame.schema.fields if is_annotations(field.dataType)]
     observation = Observation()
     faulty = reduce(Column.__or__, tests) if tests else F.lit(False)
-    observed = frame.observe(observation, F.count(F.lit(1)).alias("rows"), F.count(F.when(faulty, True)).alias("faults")).drop(*flags)
+    observed = frame.observe(
+        observation, F.count(F.lit(1)).alias("rows"), F.count(F.when(faulty, True)).alias("faults")
+    ).drop(*flags)
     return Annotated(observed.selectExpr(*columns) if columns else observed, observation, bool(tests))
 
 
@@ -147,7 +160,9 @@ def has_fault(column: Column) -> Column:
 def _flagged(frame: DataFrame, finisher: Finisher) -> tuple[DataFrame, list[str]]:
     """Add a column that says whether a row has errors, in what a `Finisher` is about to drop."""
     wanted = {name.lower() for name in finisher.getOrDefault("inputCols")}
-    names = [field.name for field in frame.schema.fields if field.name.lower() in wanted and is_annotations(field.dataType)]
+    names = [
+        field.name for field in frame.schema.fields if field.name.lower() in wanted and is_annotations(field.dataType)
+    ]
     if not names or not finisher.getOrDefault("cleanAnnotations"):
         return frame, []
     flag = f"sparktasks_fault_{uuid.uuid4().hex[:12]}"

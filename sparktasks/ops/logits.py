@@ -14,7 +14,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def log_parts(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `log_softmax` takes off each row of ``(rows, n)``: its highest value, and log(sum(exp(x - highest))); both ``(rows, 1)``."""
+    """Return what `log_softmax` takes off each row of ``(rows, n)``: its highest value, and log(sum(exp(x - highest)));
+    both ``(rows, 1)``."""
     most, totals = logits.max(axis=-1), np.empty(len(logits), logits.dtype)
     row = np.empty(logits.shape[-1], logits.dtype)  # one row at a time stays in the processor's cache
     for place, values in enumerate(logits):
@@ -25,7 +26,8 @@ def log_parts(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def log_softmax(logits: np.ndarray, parts: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
-    """Turn logits ``(rows, n)`` into log-probabilities of each row; ``parts`` are what `log_parts` gives, where they are known."""
+    """Turn logits ``(rows, n)`` into log-probabilities of each row; ``parts`` are what `log_parts` gives, where they
+    are known."""
     most, totals = parts or log_parts(logits)
     found: np.ndarray = logits - most
     found -= totals
@@ -51,10 +53,11 @@ def top(scores: np.ndarray, count: int | None) -> np.ndarray:
 
 
 def highest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Return the places of the highest scores of each row ``(rows, n)``, best first, shape ``(rows, count)``; equal ones in order.
+    """Return the places of the highest scores of each row ``(rows, n)``, best first, shape ``(rows, count)``; equal
+    ones in order.
 
-    Rows are cut into interleaved groups: the highest scores lie in the groups with the highest maxima, and the other groups
-    are not looked at again.
+    Rows are cut into interleaved groups: the highest scores lie in the groups with the highest maxima, and the other
+    groups are not looked at again.
 
     >>> highest(np.array([[1.0, 3.0, 2.0, 3.0]]), 3).tolist()
     [[1, 3, 2]]
@@ -65,7 +68,9 @@ def highest(scores: np.ndarray, count: int) -> np.ndarray:
         return _sorted_best(scores, np.broadcast_to(np.arange(size), scores.shape), count)
     deep = size // groups
     first, last = scores.strides
-    grouped = np.lib.stride_tricks.as_strided(scores, (rows, deep, groups), (first, groups * last, last), writeable=False)
+    grouped = np.lib.stride_tricks.as_strided(
+        scores, (rows, deep, groups), (first, groups * last, last), writeable=False
+    )
     chosen = np.argpartition(grouped.max(axis=1), groups - count, axis=1)[:, groups - count :]
     places = (np.arange(deep)[:, None] * groups + chosen[:, None, :]).reshape(rows, -1)
     rest = np.broadcast_to(np.arange(deep * groups, size), (rows, size - deep * groups))

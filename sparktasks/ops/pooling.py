@@ -1,4 +1,5 @@
-"""Text vectors from token vectors, as sentence-transformers computes them (its modules Pooling, Dense and LayerNorm)."""
+"""Text vectors from token vectors, as sentence-transformers computes them (its modules Pooling, Dense and
+LayerNorm)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ POOLINGS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "mean_sqrt_len": lambda tokens, first: tokens.sum(axis=0) / np.sqrt(np.float32(len(tokens))),
     "weightedmean": _weighted_mean,
 }
-"""Each maps float32 token vectors ``(tokens, width)``, without padding, to ``(width,)``; the first token's place comes along."""
+"""Each maps float32 token vectors ``(tokens, width)``, without padding, to ``(width,)``; the first token's place comes
+along."""
 
 
 def pool(tokens: np.ndarray, modes: Sequence[str], first: int = 0) -> np.ndarray:
@@ -38,7 +40,8 @@ def pool(tokens: np.ndarray, modes: Sequence[str], first: int = 0) -> np.ndarray
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Scale vectors ``(..., width)`` to length one, in float32; a zero vector stays zero (as torch's ``normalize``, eps 1e-12)."""
+    """Scale vectors ``(..., width)`` to length one, in float32; a zero vector stays zero (as torch's ``normalize``, eps
+    1e-12)."""
     wide = np.asarray(vectors, np.float32)  # squares of float16 overflow
     return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), np.float32(1e-12)))
 

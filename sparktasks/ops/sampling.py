@@ -1,4 +1,5 @@
-"""Which tokens may be drawn: filters on scores of shape ``(rows, vocabulary)``, as Hugging Face's generation defines them.
+"""Which tokens may be drawn: filters on scores of shape ``(rows, vocabulary)``, as Hugging Face's generation defines
+them.
 
 Each sets the scores of what it leaves out to minus infinity, in place, and keeps at least ``keep`` tokens a row.
 """
@@ -39,7 +40,8 @@ def keep_min_p(scores: np.ndarray, p: float, keep: int = 1) -> None:
 
 
 def keep_typical(scores: np.ndarray, mass: float, keep: int = 1) -> None:
-    """Keep the tokens whose surprise is nearest to the expected one, until they add up to ``mass`` (arXiv:2202.00666)."""
+    """Keep the tokens whose surprise is nearest to the expected one, until they add up to ``mass``
+    (arXiv:2202.00666)."""
     logs = log_softmax(scores)
     probabilities = np.exp(logs)
     distance = np.abs(-logs - _entropy(logs, probabilities))
@@ -56,7 +58,8 @@ def keep_epsilon(scores: np.ndarray, epsilon: float, keep: int = 1) -> None:
 
 
 def keep_eta(scores: np.ndarray, epsilon: float, keep: int = 1) -> None:
-    """Keep the tokens at least as probable as epsilon, or less where the model is unsure: sqrt(epsilon) exp(-entropy) (arXiv:2210.15191)."""
+    """Keep the tokens at least as probable as epsilon, or less where the model is unsure: sqrt(epsilon) exp(-entropy)
+    (arXiv:2210.15191)."""
     logs = log_softmax(scores)
     probabilities = np.exp(logs)
     least = np.minimum(epsilon, np.sqrt(epsilon) * np.exp(-_entropy(logs, probabilities)))
@@ -90,5 +93,7 @@ def draw(scores: np.ndarray, points: np.ndarray) -> np.ndarray:
     """
     weights = np.exp((scores - scores.max(axis=-1, keepdims=True)).astype(np.float64))
     ends = np.cumsum(weights, axis=-1)
-    places = np.minimum(points * ends[:, -1], np.nextafter(ends[:, -1], 0))  # rounding must not lead behind the last token
+    places = np.minimum(
+        points * ends[:, -1], np.nextafter(ends[:, -1], 0)
+    )  # rounding must not lead behind the last token
     return np.asarray((ends <= places[:, None]).sum(axis=-1))

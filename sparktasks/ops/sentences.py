@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# What ends a sentence: a mark and closing quotes, before white space and something that is not a small letter; East Asian
-# full stops need no space. Line breaks end a sentence too.
+# What ends a sentence: a mark and closing quotes, before white space and something that is not a small letter; East
+# Asian full stops need no space. Line breaks end a sentence too.
 _BOUND = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+[^\sa-z])|[。！？｡]+[」』”’）]*|(?<=\S)(?=\s*\n)")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\"'])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|vs|etc|e\.g|i\.e|cf|al|Inc|Ltd|Co|Corp|Fig|Eq|No|Nos|Vol|pp?|approx|resp|U\.S|U\.K)\.$"

@@ -38,7 +38,10 @@ def label_tokens(tokens: Tokens, labels: Sequence[str]) -> list[Entity]:
     """Give each token its most probable label."""
     best = tokens.scores.argmax(axis=-1)
     found = tokens.scores[np.arange(len(best)), best].tolist()
-    return [Entity(labels[index], *span, score) for index, span, score in zip(best.tolist(), tokens.spans, found, strict=True)]
+    return [
+        Entity(labels[index], *span, score)
+        for index, span, score in zip(best.tolist(), tokens.spans, found, strict=True)
+    ]
 
 
 def label_words(tokens: Tokens, labels: Sequence[str], strategy: str) -> list[Entity]:
@@ -81,7 +84,12 @@ def _split(label: str) -> tuple[str, str]:
 
 def _joined(members: Sequence[Entity]) -> Entity:
     label = members[0].label.split("-", 1)[-1]
-    return Entity(label, members[0].start, members[-1].end, float(np.nanmean(np.array([member.score for member in members], np.float32))))
+    return Entity(
+        label,
+        members[0].start,
+        members[-1].end,
+        float(np.nanmean(np.array([member.score for member in members], np.float32))),
+    )
 
 
 def resolve_overlaps(entities: Sequence[Entity]) -> list[Entity]:

@@ -25,7 +25,8 @@ def distinct(items: Sequence[T]) -> tuple[list[T], list[int]]:
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
-    """Yield the indices of each batch, longest texts first; rows x longest stays within ``budget`` (one row always fits).
+    """Yield the indices of each batch, longest texts first; rows x longest stays within ``budget`` (one row always
+    fits).
 
     Of all such ways to cut the sorted texts, this is the cheapest: a run costs its padded tokens and `RUN_COST`.
 

@@ -15,7 +15,20 @@ from sparktasks.runtime.graph import Graph, Port, read_graph
 from sparktasks.runtime.store import file_hash, read_hash
 
 MODEL_FOLDERS = ("onnx", "")
-_OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".gguf", ".tflite", ".npz", ".pb", ".onnx")
+_OTHER_WEIGHTS = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".h5",
+    ".msgpack",
+    ".ot",
+    ".gguf",
+    ".tflite",
+    ".npz",
+    ".pb",
+    ".onnx",
+)
 _CARD = ("README.md", "LICENSE", "LICENSE.txt", "NOTICE")
 _UNLIMITED = 1_000_000
 
@@ -45,11 +58,22 @@ _MADE = ("int8", "int8w", "int4")
 
 _KEYS_SHOWN = 8
 _POSITION_KEYS = ("max_position_embeddings", "max_seq_len")
-_N_POSITIONS = frozenset({"gpt2", "gptj", "gpt_bigcode", "codegen", "ctrl", "openai-gpt"})  # T5 has the key too, and no such table
+_N_POSITIONS = frozenset(
+    {"gpt2", "gptj", "gpt_bigcode", "codegen", "ctrl", "openai-gpt"}
+)  # T5 has the key too, and no such table
 
 # Their position table starts behind the padding id, so that many positions less are usable.
 _OFFSET_POSITIONS = frozenset(
-    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "longformer"}
+    {
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "camembert",
+        "mpnet",
+        "roberta-prelayernorm",
+        "data2vec-text",
+        "longformer",
+    }
 )
 
 
@@ -74,13 +98,16 @@ class Bundle:
         return self.graphs[self.model]
 
     def part(self, base: str) -> Bundle | None:
-        """Return the same bundle seen from another of its graphs, by the start of its name; None where it has none of that name."""
+        """Return the same bundle seen from another of its graphs, by the start of its name; None where it has none of
+        that name."""
         return next((part for part in self.parts if Path(part.model).stem.startswith(base)), None)
 
     @property
     def parts(self) -> list[Bundle]:
         """The same bundle seen from each of its graphs."""
-        same: dict[str, Any] = {name: self.__dict__[name] for name in ("files", "hash", "size") if name in self.__dict__}  # need not be found again
+        same: dict[str, Any] = {
+            name: self.__dict__[name] for name in ("files", "hash", "size") if name in self.__dict__
+        }  # need not be found again
         parts = [replace(self, model=name) for name in self.graphs]
         for part in parts:
             part.__dict__.update(same)
@@ -107,14 +134,18 @@ class Bundle:
         return self.find("tokenizer.json")
 
     def find(self, name: str) -> Path:
-        """Return the path of a small file: at the folder's root, else beside the graph, where some exporters put all files."""
+        """Return the path of a small file: at the folder's root, else beside the graph, where some exporters put all
+        files."""
         return _find_small(self.folder, self.model, name)
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """The files that make this bundle, relative to the folder: the chosen ONNX files, their outside data, every small file."""
+        """The files that make this bundle, relative to the folder: the chosen ONNX files, their outside data, every
+        small file."""
         chosen = set(self.graphs)
-        chosen.update(str(Path(model).parent / name) for model, graph in self.graphs.items() for name in graph.external_files)
+        chosen.update(
+            str(Path(model).parent / name) for model, graph in self.graphs.items() for name in graph.external_files
+        )
         found = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
         chosen.update(name for name in found if not _is_foreign(name))
         chosen.update(found.intersection(self._module_weights()))
@@ -123,7 +154,9 @@ class Bundle:
     def _module_weights(self) -> list[str]:
         """Name the weights of sentence-transformers' modules that stand behind the graph, such as ``2_Dense``."""
         modules = self.read_json("modules.json")
-        paths = [module.get("path") for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
+        paths = (
+            [module.get("path") for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
+        )
         return [f"{path}/model.safetensors" for path in paths if path]
 
     @cached_property
@@ -135,7 +168,8 @@ class Bundle:
         """Read all files again; `DeliveryError` where they are not those that were hashed."""
         if self._hashed(read_hash) != self.hash:
             raise DeliveryError(
-                f"{self.folder} holds other files than when the stage was made; what is run, sent or saved now would be another model. "
+                f"{self.folder} holds other files than when the stage was made; what is run, sent or saved now "
+                "would be another model. "
                 "Make the stage again"
             )
 
@@ -166,8 +200,10 @@ class Bundle:
         wanted = [str(index) for index in range(len(names))]
         if not isinstance(names, dict) or not wanted or sorted(map(str, names)) != sorted(wanted):
             raise BundleError(
-                f"{self.folder}: the keys of id2label in config.json are {listed(list(names)[:_KEYS_SHOWN])}; they must be "
-                f"'0' to '{max(0, len(names) - 1)}', the places of the labels in the logits. Is it label2id, or does it leave labels out?"
+                f"{self.folder}: the keys of id2label in config.json are {listed(list(names)[:_KEYS_SHOWN])}; "
+                "they must be "
+                f"'0' to '{max(0, len(names) - 1)}', the places of the labels in the logits. Is it label2id, "
+                "or does it leave labels out?"
             )
         by_place = {str(key): str(label) for key, label in names.items()}
         return tuple(by_place[key] for key in wanted)
@@ -200,7 +236,9 @@ class Bundle:
 
     @property
     def _position_table(self) -> int | None:
-        positions = next((config[key] for config in (self.config, self.text_config) for key in _POSITION_KEYS if key in config), None)
+        positions = next(
+            (config[key] for config in (self.config, self.text_config) for key in _POSITION_KEYS if key in config), None
+        )
         if positions is None and self.config.get("model_type") in _N_POSITIONS:
             positions = self.config.get("n_positions")
         if positions and self.config.get("model_type") in _OFFSET_POSITIONS:
@@ -230,7 +268,9 @@ class Bundle:
     def current_stamp(self) -> str:
         """Return what `stamp` would be if the folder were looked at now."""
         states = [(name, (self.folder / name).stat()) for name in self.files if name not in _CARD]
-        return hashlib.sha256("\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states).encode()).hexdigest()
+        return hashlib.sha256(
+            "\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states).encode()
+        ).hexdigest()
 
     def check_unchanged(self) -> None:
         """Raise `DeliveryError` where the folder holds other files than when it was opened."""
@@ -252,19 +292,24 @@ class Bundle:
 def _is_foreign(name: str) -> bool:
     """Tell hidden files, and weights in other formats or precisions than the chosen ones."""
     return (
-        any(part.startswith(".") for part in Path(name).parts) or ".onnx_data" in name or ".onnx.data" in name or Path(name).suffix in _OTHER_WEIGHTS
+        any(part.startswith(".") for part in Path(name).parts)
+        or ".onnx_data" in name
+        or ".onnx.data" in name
+        or Path(name).suffix in _OTHER_WEIGHTS
     )
 
 
 def open_bundle(folder: str | Path, model: str | None = None, precision: str = "auto") -> Bundle:
     """Look at a model folder and check what can be checked without loading it; `BundleError` names what is wrong.
 
-    ``model`` names the ONNX file, relative to the folder. Without it ``precision`` chooses: one of `PRECISIONS`, or auto:
-    ``model.onnx``, else the only variant there is.
+    ``model`` names the ONNX file, relative to the folder. Without it ``precision`` chooses: one of `PRECISIONS`, or
+    auto: ``model.onnx``, else the only variant there is.
     """
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
-        raise BundleError(f"{folder} is not a folder. A bundle is a folder with config.json, tokenizer.json and an ONNX file")
+        raise BundleError(
+            f"{folder} is not a folder. A bundle is a folder with config.json, tokenizer.json and an ONNX file"
+        )
     genai = read_json(path / "genai_config.json")
     if model is None and precision == "auto" and genai is not None:
         model = _genai_decoder(path, genai)
@@ -274,7 +319,9 @@ def open_bundle(folder: str | Path, model: str | None = None, precision: str = "
     inside(path, found, str(path))
     config = read_json(_find_small(path, found, "config.json"))
     if config is None and genai is None:
-        raise BundleError(f"{path} has no config.json. A bundle is a folder with config.json, tokenizer.json and an ONNX file")
+        raise BundleError(
+            f"{path} has no config.json. A bundle is a folder with config.json, tokenizer.json and an ONNX file"
+        )
     config = _present(_genai_config(genai) if config is None else config)
     tokenizer_config = _present(read_json(_find_small(path, found, "tokenizer_config.json")) or {})
     graphs = {name: read_graph(path / name) for name in (found, *_companions(path, found))}
@@ -288,11 +335,15 @@ def open_bundle(folder: str | Path, model: str | None = None, precision: str = "
 
 
 def graph_files(precision: str) -> list[tuple[list[str], list[str]]]:
-    """Return, for each layout of a model in turn, the names its main graph may have, and those of the graphs beside it."""
+    """Return, for each layout of a model in turn, the names its main graph may have, and those of the graphs beside
+    it."""
     suffixes = [stem.removeprefix("model") for stem in PRECISIONS.get(precision, ("model",))]
     also = dict.fromkeys([*suffixes, ""])  # beside a decoder of this precision there may be a plain encoder
     return [
-        ([f"{base}{suffix}.onnx" for suffix in suffixes], [f"{other}{suffix}.onnx" for other in _COMPANIONS.get(base, ()) for suffix in also])
+        (
+            [f"{base}{suffix}.onnx" for suffix in suffixes],
+            [f"{other}{suffix}.onnx" for other in _COMPANIONS.get(base, ()) for suffix in also],
+        )
         for base in _BASES
     ]
 
@@ -302,16 +353,24 @@ def _genai_decoder(folder: Path, genai: dict[str, Any]) -> str:
     decoder = genai.get("model", {}).get("decoder")
     name = decoder.get("filename") if isinstance(decoder, dict) else None
     if not isinstance(name, str):
-        raise BundleError(f"{folder / 'genai_config.json'}: model.decoder.filename is {name!r}; the name of an ONNX file is expected")
+        raise BundleError(
+            f"{folder / 'genai_config.json'}: model.decoder.filename is {name!r}; the name of an ONNX file is expected"
+        )
     return name
 
 
 def _genai_config(genai: dict[str, Any]) -> dict[str, Any]:
-    """Return what onnxruntime-genai's genai_config.json says, under the names that config.json and generation_config.json have for it."""
+    """Return what onnxruntime-genai's genai_config.json says, under the names that config.json and
+    generation_config.json have for it."""
     model, search = genai["model"], genai.get("search", {})
     named = {key: model.get(key) for key in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
-    chosen = {key: value for key, value in search.items() if key not in ("max_length", "min_length")}  # which say how much room there is
-    sizes = {"max_position_embeddings": model.get("context_length"), "head_dim": model.get("decoder", {}).get("head_size")}
+    chosen = {
+        key: value for key, value in search.items() if key not in ("max_length", "min_length")
+    }  # which say how much room there is
+    sizes = {
+        "max_position_embeddings": model.get("context_length"),
+        "head_dim": model.get("decoder", {}).get("head_size"),
+    }
     return chosen | named | sizes | {"model_type": model.get("type")}
 
 
@@ -354,7 +413,11 @@ def _lacks_model(folder: Path) -> BundleError:
     other = next((path.name for path in sorted(folder.rglob("*.gguf"))), None)
     kind = f"{folder} holds a GGUF model ({other}), which llama.cpp runs. It" if other else str(folder)
     missing = [name for name in ("config.json",) if not _find_small(folder, "onnx/model.onnx", name).is_file()]
-    if not any(folder.rglob("tokenizer*.json")) and not any(folder.rglob("*.model")) and not any(folder.rglob("vocab.*")):
+    if (
+        not any(folder.rglob("tokenizer*.json"))
+        and not any(folder.rglob("*.model"))
+        and not any(folder.rglob("vocab.*"))
+    ):
         missing.append("tokenizer.json")
     return BundleError(
         f"{kind} has no {', no '.join([*missing, 'model.onnx'])}, at its root or in onnx/, nor another ONNX file. "
@@ -366,7 +429,10 @@ def _companions(folder: Path, model: str) -> list[str]:
     """Find the graphs that run beside the chosen one: of its precision, else the plain ones."""
     stem, place = Path(model).stem, Path(model).parent
     base = next((base for base in _COMPANIONS if stem.startswith(base)), "")
-    choices = [[str(place / f"{other}{suffix}.onnx") for suffix in (stem.removeprefix(base), "")] for other in _COMPANIONS.get(base, ())]
+    choices = [
+        [str(place / f"{other}{suffix}.onnx") for suffix in (stem.removeprefix(base), "")]
+        for other in _COMPANIONS.get(base, ())
+    ]
     found = (next((name for name in names if (folder / name).is_file()), None) for names in choices)
     return [name for name in found if name is not None]
 

@@ -11,7 +11,8 @@ T = TypeVar("T")
 
 
 class ProcessCache(Generic[T]):
-    """Values by key, made at first use under a lock; the least recently used go first when the total cost outgrows the limit."""
+    """Values by key, made at first use under a lock; the least recently used go first when the total cost outgrows the
+    limit."""
 
     def __init__(self, limit: float, cost: Callable[[T], float] = lambda value: 1) -> None:
         self.limit, self.cost = limit, cost

@@ -29,7 +29,9 @@ def check_text_encoder(bundle: Bundle) -> None:
     """Raise `BundleError` where a graph takes other inputs than text gives, or the tokenizer does not fit it."""
     unknown = [port.name for port in bundle.graph.inputs if port.name not in TEXT_INPUTS]
     if unknown:
-        raise BundleError(f"{bundle.folder}: {bundle.model} wants the inputs {listed(unknown)}; from text come {listed(TEXT_INPUTS)}")
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} wants the inputs {listed(unknown)}; from text come {listed(TEXT_INPUTS)}"
+        )
     _check_axes(bundle)
     check_tokenizer(bundle)
 
@@ -41,14 +43,18 @@ def _check_axes(bundle: Bundle) -> None:
         raise BundleError(f"{bundle.folder}: {bundle.model} takes {listed(shapes)}, and no input_ids")
     odd = {name: list(shape) for name, shape in shapes.items() if len(shape) != 2}
     if odd:
-        raise BundleError(f"{bundle.folder}: {bundle.model} takes {odd}; inputs of two axes are expected: texts and tokens")
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} takes {odd}; inputs of two axes are expected: texts and tokens"
+        )
     sizes = {tuple(size for size in shape if isinstance(size, int)) for shape in shapes.values()}
     if len(sizes) > 1:
         raise BundleError(f"{bundle.folder}: {bundle.model} has inputs of unlike fixed sizes: {shapes}")
     if bundle.fixed_length is not None and "attention_mask" not in shapes:
         raise BundleError(
-            f"{bundle.folder}: {bundle.model} takes exactly {bundle.fixed_length} tokens and no attention_mask, so that "
-            "shorter texts cannot be filled up. Export it with axes that vary: optimum-cli export onnx --model MODEL FOLDER"
+            f"{bundle.folder}: {bundle.model} takes exactly {bundle.fixed_length} tokens and no "
+            "attention_mask, so that "
+            "shorter texts cannot be filled up. Export it with axes that vary: optimum-cli export onnx "
+            "--model MODEL FOLDER"
         )
 
 
@@ -61,7 +67,8 @@ def check_tokenizer(bundle: Bundle) -> None:
     content = bundle.read_json("tokenizer.json")
     if content is None:
         raise BundleError(
-            f"{bundle.folder} has no tokenizer.json. Write one with transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
+            f"{bundle.folder} has no tokenizer.json. Write one with transformers: "
+            "AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
         )
     rows = bundle.graph.embedding_rows
     if rows is None:
@@ -73,7 +80,8 @@ def check_tokenizer(bundle: Bundle) -> None:
     ordinary = {token: index for token, index in beyond.items() if token not in special}
     if ordinary:
         raise BundleError(
-            f"{bundle.tokenizer_path} makes token ids up to {max(ordinary.values())}, but the embedding in {bundle.model} "
+            f"{bundle.tokenizer_path} makes token ids up to {max(ordinary.values())}, but the embedding in "
+            f"{bundle.model} "
             f"has {rows} rows: they do not belong together. Take both files from one model"
         )
     if beyond:
@@ -86,7 +94,9 @@ def check_tokenizer(bundle: Bundle) -> None:
 
 def without_embedding(token: str | None, index: int, rows: int) -> str:
     """Describe a token that an embedding of so many rows has none for."""
-    return f"the token {token!r} ({index}), and the model's embedding has {rows} rows: it was not trained with that token"
+    return (
+        f"the token {token!r} ({index}), and the model's embedding has {rows} rows: it was not trained with that token"
+    )
 
 
 def vocabulary_ids(content: Mapping[str, Any]) -> dict[str, int]:
@@ -112,12 +122,14 @@ def check_logits(bundle: Bundle, *axes: str) -> None:
     role = _OTHER_ROLES.get(port.name.partition(".")[0])
     if role is not None:
         raise BundleError(
-            f"{bundle.folder}: {bundle.model} computes {listed(output.name for output in bundle.graph.outputs)}: it is {role}, "
+            f"{bundle.folder}: {bundle.model} computes "
+            f"{listed(output.name for output in bundle.graph.outputs)}: it is {role}, "
             f"but logits of shape ({', '.join(axes)}) are expected"
         )
     if len(port.shape) != len(axes):
         raise BundleError(
-            f"{bundle.folder}: {bundle.model} computes {port.name} of shape {list(port.shape)}, but ({', '.join(axes)}) "
+            f"{bundle.folder}: {bundle.model} computes {port.name} of shape {list(port.shape)}, but "
+            f"({', '.join(axes)}) "
             "is wanted. Was it exported for another task?"
         )
     names_labels = "id2label" in bundle.config or "num_labels" in bundle.config
@@ -128,7 +140,8 @@ def check_logits(bundle: Bundle, *axes: str) -> None:
         )
     if width is not None and width != len(bundle.labels):
         raise BundleError(
-            f"{bundle.folder}: config.json names {len(bundle.labels)} labels, but the graph {bundle.model} computes {width} "
+            f"{bundle.folder}: config.json names {len(bundle.labels)} labels, but the graph {bundle.model} "
+            f"computes {width} "
             f"({port.name}: {list(port.shape)}). Correct id2label, or export the model again"
         )
     _ = bundle.labels  # raises where id2label does not number them

@@ -29,7 +29,8 @@ _gpu: int | None = None
 
 
 def use_gpu(address: int | None) -> None:
-    """Run models on this GPU from now on where a device is chosen without a number: the one that Spark gave the task."""
+    """Run models on this GPU from now on where a device is chosen without a number: the one that Spark gave the
+    task."""
     global _gpu
     _gpu = address
 
@@ -65,10 +66,13 @@ def providers_for(device: str) -> list[tuple[str, dict[str, Any]]]:
     if provider not in available:
         if kind in _PACKAGES:
             raise MissingDependency(
-                _PACKAGES[kind], f"device={device!r} (this is onnxruntime {onnxruntime.__version__} with {listed(available)})", "gpu"
+                _PACKAGES[kind],
+                f"device={device!r} (this is onnxruntime {onnxruntime.__version__} with {listed(available)})",
+                "gpu",
             )
         raise ParamError(
-            f"device={device!r}: onnxruntime {onnxruntime.__version__} on {socket.gethostname()} lacks {provider}; it has {listed(available)}"
+            f"device={device!r}: onnxruntime {onnxruntime.__version__} on {socket.gethostname()} lacks "
+            f"{provider}; it has {listed(available)}"
         )
     options = {"device_id": int(number) if number else _gpu or 0} if kind in _NUMBERED else {}
     return [(provider, options)] if provider == CPU else [(provider, options), (CPU, {})]

@@ -33,7 +33,9 @@ _CONFIG: Fields = {
     "is_encoder_decoder": _FLAG,
 }
 _SPECIAL_TOKENS: Fields = {
-    **dict.fromkeys(("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"), _TOKEN),
+    **dict.fromkeys(
+        ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"), _TOKEN
+    ),
     "additional_special_tokens": _LIST,
 }
 _TOKENIZER_CONFIG: Fields = {
@@ -62,10 +64,16 @@ FORMS: dict[str, tuple[tuple[type, ...], Fields]] = {
     "special_tokens_map.json": (_OBJECT, _SPECIAL_TOKENS),
     "added_tokens.json": (_OBJECT, {}),
     "tokenizer.json": (_OBJECT, {"model": _OBJECT, "added_tokens": _LIST, "truncation": _OBJECT, "padding": _OBJECT}),
-    "generation_config.json": (_OBJECT, {**dict.fromkeys(("eos_token_id", "bos_token_id", "forced_eos_token_id"), _IDS)}),
+    "generation_config.json": (
+        _OBJECT,
+        {**dict.fromkeys(("eos_token_id", "bos_token_id", "forced_eos_token_id"), _IDS)},
+    ),
     "genai_config.json": (_OBJECT, {"model": _OBJECT, "search": _OBJECT}),
     "modules.json": (_LIST, {}),
-    "config_sentence_transformers.json": (_OBJECT, {"prompts": _OBJECT, "default_prompt_name": _TEXT, "truncate_dim": _NUMBER}),
+    "config_sentence_transformers.json": (
+        _OBJECT,
+        {"prompts": _OBJECT, "default_prompt_name": _TEXT, "truncate_dim": _NUMBER},
+    ),
     **{f"sentence_{name}_config.json": (_OBJECT, _TRANSFORMER) for name in TRANSFORMERS},
     "vocab.json": (_OBJECT, {}),
     "target_vocab.json": (_OBJECT, {}),
@@ -74,7 +82,8 @@ FORMS: dict[str, tuple[tuple[type, ...], Fields]] = {
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; None where it is not there. `BundleError` where it is no JSON, or has another form than `FORMS` says."""
+    """Read a JSON file; None where it is not there. `BundleError` where it is no JSON, or has another form than `FORMS`
+    says."""
     if not path.is_file():
         return None
     try:
@@ -89,7 +98,8 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def interpreting(path: Path) -> Iterator[None]:
-    """Make what goes wrong with the content of a file, in a place that `FORMS` does not reach, a `BundleError` that names it."""
+    """Make what goes wrong with the content of a file, in a place that `FORMS` does not reach, a `BundleError` that
+    names it."""
     try:
         yield
     except BundleError:
@@ -141,7 +151,8 @@ def inside(folder: Path, name: str, who: str) -> Path:
 
 
 def check_link(folder: Path, path: Path) -> None:
-    """Raise `BundleError` where a file of a folder is a link to somewhere else; the links of a hub snapshot are its own."""
+    """Raise `BundleError` where a file of a folder is a link to somewhere else; the links of a hub snapshot are its
+    own."""
     target = path.resolve()
     if folder not in target.parents and target.parent != _blobs(folder):
         raise BundleError(f"{path} is a link to {target}: a link that leaves the bundle is refused")

@@ -14,7 +14,17 @@ from typing import NamedTuple
 
 from sparktasks.errors import BundleError
 
-_TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64", 16: "bfloat16"}
+_TYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    16: "bfloat16",
+}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10  # of 64 bits
 _DEEPEST = 64  # branches and loops inside of each other
@@ -35,9 +45,9 @@ class Graph:
     """What an ONNX file's header says; ``embedding_rows`` is the number of token ids the input embedding has rows for.
 
     ``external_files`` are the files of outside data that any tensor of it names, wherever in the graph it stands.
-    ``operators`` are the types of its nodes, but for those inside of branches and loops. ``all_operators`` has those too,
-    written ``domain.name`` where they are not ONNX's own, and leaves out the model's own functions. ``weight_types`` are
-    the element types of its weights.
+    ``operators`` are the types of its nodes, but for those inside of branches and loops. ``all_operators`` has those
+    too, written ``domain.name`` where they are not ONNX's own, and leaves out the model's own functions.
+    ``weight_types`` are the element types of its weights.
     """
 
     inputs: tuple[Port, ...]
@@ -120,7 +130,9 @@ def read_graph(path: Path) -> Graph:
                 raise EOFError("there is no graph in it")
             return _read(model, graphs[0])
     except (EOFError, IndexError, KeyError, ValueError) as error:
-        raise BundleError(f"{path} is not a whole ONNX file: {error}. Was the download cut short, or is it a Git LFS pointer?") from error
+        raise BundleError(
+            f"{path} is not a whole ONNX file: {error}. Was the download cut short, or is it a Git LFS pointer?"
+        ) from error
 
 
 def _opset(model: _Message) -> int:

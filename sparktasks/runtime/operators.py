@@ -18,7 +18,8 @@ def check_operators(bundle: Bundle) -> None:
         fault = _version_fault(graph.ir_version, graph.opset)
         if fault:
             raise BundleError(
-                f"{part.model_path} is of opset {graph.opset} and IR version {graph.ir_version}, which {_onnxruntime()} "
+                f"{part.model_path} is of opset {graph.opset} and IR version {graph.ir_version}, which "
+                f"{_onnxruntime()} "
                 f"does not open: {fault}. Export it with a lower opset, or upgrade onnxruntime"
             )
         known = _known_operators()
@@ -38,7 +39,8 @@ def _onnxruntime() -> str:
 
 @lru_cache(maxsize=1)
 def _known_operators() -> frozenset[str]:
-    """Return the operators by name, those of other domains than ONNX's own as ``domain.name``; none where they cannot be asked."""
+    """Return the operators by name, those of other domains than ONNX's own as ``domain.name``; none where they cannot
+    be asked."""
     try:
         from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
     except ImportError:

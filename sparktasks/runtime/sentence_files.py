@@ -83,7 +83,8 @@ def read_sentence_files(bundle: Bundle) -> SentenceFiles:
     default = settings.get("default_prompt_name")
     if default is not None and default not in prompts:
         raise BundleError(
-            f"{bundle.folder}/config_sentence_transformers.json: default_prompt_name={default!r} is none of its prompts: {listed(prompts)}"
+            f"{bundle.folder}/config_sentence_transformers.json: default_prompt_name={default!r} is none of "
+            f"its prompts: {listed(prompts)}"
         )
     pools_itself = POOLED in [port.name for port in bundle.graph.outputs]
     transformer = _transformer(bundle, modules)
@@ -157,7 +158,10 @@ def _modes(bundle: Bundle, config: Mapping[str, Any]) -> tuple[str, ...]:
         named = unknown + [mode for key, mode in _FLAGS.items() if config.get(key)]
     modes = tuple(_MODES.get(mode, mode) for mode in ([named] if isinstance(named, str) else named))
     if set(modes) - set(POOLINGS):
-        raise BundleError(f"{bundle.folder}: the pooling {listed(sorted(set(modes) - set(POOLINGS)))} is not known. Known are: {listed(POOLINGS)}")
+        raise BundleError(
+            f"{bundle.folder}: the pooling {listed(sorted(set(modes) - set(POOLINGS)))} is not known. Known "
+            f"are: {listed(POOLINGS)}"
+        )
     if modes:
         return modes
     causal = any(str(name).endswith("ForCausalLM") for name in bundle.config.get("architectures") or ())
@@ -168,7 +172,10 @@ def _layers(bundle: Bundle, modules: Sequence[Mapping[str, Any]], pools_itself: 
     """Return what follows the pooling; of a graph that pools itself all but scaling to length one is in the graph."""
     unknown = sorted({_kind(module) for module in modules} - set(_KNOWN))
     if unknown and not pools_itself:
-        raise BundleError(f"{bundle.folder}: modules.json wants {listed(unknown)}, which the graph does not contain. Known are: {listed(_KNOWN)}")
+        raise BundleError(
+            f"{bundle.folder}: modules.json wants {listed(unknown)}, which the graph does not contain. Known "
+            f"are: {listed(_KNOWN)}"
+        )
     kinds = (NORMALIZE,) if pools_itself else _LAYERS
     return tuple(_layer(bundle, module) for module in modules if _kind(module) in kinds)
 
@@ -180,18 +187,23 @@ def _layer(bundle: Bundle, module: Mapping[str, Any]) -> Layer:
     config = _object(bundle, f"{path}/config.json")
     if f"{path}/model.safetensors" not in bundle.files:
         raise BundleError(
-            f"{bundle.folder}: the weights of its module {kind} are not in {path}/model.safetensors. A pytorch_model.bin is "
+            f"{bundle.folder}: the weights of its module {kind} are not in {path}/model.safetensors. A "
+            "pytorch_model.bin is "
             "not read, since it can run code: save the model again with a sentence-transformers of today"
         )
     if kind == LAYER_NORM:
         return Layer(kind, path)
     inputs = config.get("module_input_name") or POOLED
     if inputs != POOLED or (config.get("module_output_name") or inputs) != POOLED:
-        raise BundleError(f"{bundle.folder}: {path} works on {inputs!r}, not on the vectors of texts: that is not done here")
+        raise BundleError(
+            f"{bundle.folder}: {path} works on {inputs!r}, not on the vectors of texts: that is not done here"
+        )
     named = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = named.rpartition(".")[2]
     if activation not in ACTIVATIONS or not named.startswith("torch."):
-        raise BundleError(f"{bundle.folder}: {path} wants the activation {named!r}. Known are: {listed(ACTIVATIONS)} of torch.nn")
+        raise BundleError(
+            f"{bundle.folder}: {path} wants the activation {named!r}. Known are: {listed(ACTIVATIONS)} of torch.nn"
+        )
     return Layer(kind, path, activation)
 
 

@@ -15,7 +15,8 @@ from sparktasks.runtime.tokenizer_files import token_text
 SOURCES = ("source.spm", "sentencepiece.bpe.model", "spiece.model")
 _TARGETS = ("target.spm", *SOURCES[1:])
 
-# The token of a language, as M2M100 and its relatives have it: ``__fr__``, ``__zh_CN__``. A piece like ``____`` is text.
+# The token of a language, as M2M100 and its relatives have it: ``__fr__``, ``__zh_CN__``. A piece like ``____`` is
+# text.
 FRAMED_LANGUAGE = re.compile(r"__([a-z]{2,3}(?:[_-][A-Za-z]{2,4})?)__")
 
 
@@ -28,16 +29,21 @@ class Pieces:
 
 
 class SentencePieceTokenizer:
-    """Splits texts with a SentencePiece model, and looks the pieces up in vocab.json; `BundleError` where a file is missing or damaged."""
+    """Splits texts with a SentencePiece model, and looks the pieces up in vocab.json; `BundleError` where a file is
+    missing or damaged."""
 
     def __init__(self, bundle: Bundle, max_length: int | None = None, side: str | None = None) -> None:
         config = bundle.tokenizer_config
         special = _DEFAULTS | config | (bundle.read_json("special_tokens_map.json") or {})
         self.vocabulary: dict[str, int] = dict(_vocabulary(bundle))
-        self._target = {index: piece for piece, index in (bundle.read_json("target_vocab.json") or self.vocabulary).items()}
+        self._target = {
+            index: piece for piece, index in (bundle.read_json("target_vocab.json") or self.vocabulary).items()
+        }
         self._add_languages(config, special)
         self._source, self._joiner = _model(bundle, SOURCES), _model(bundle, _TARGETS)
-        self.pad_id, self._unk, self._end = (self._special_id(special, name) for name in ("pad_token", "unk_token", "eos_token"))
+        self.pad_id, self._unk, self._end = (
+            self._special_id(special, name) for name in ("pad_token", "unk_token", "eos_token")
+        )
         names = [token_text(value) for key, value in special.items() if key.endswith("_token") and value is not None]
         names += [token_text(value) for value in special.get("additional_special_tokens", [])]
         self.special_ids = {self.vocabulary[name] for name in names if name in self.vocabulary}
@@ -115,7 +121,8 @@ class SentencePieceTokenizer:
 
 
 def language_tokens(config: dict[str, Any]) -> list[str]:
-    """Return the language tokens that a folder's tokenizer_config.json implies without listing them, in the order of their ids."""
+    """Return the language tokens that a folder's tokenizer_config.json implies without listing them, in the order of
+    their ids."""
     if not str(config.get("tokenizer_class", "")).startswith("M2M100"):
         return []
     return [f"__{code}__" for code in _M2M100[config.get("language_codes") or "m2m100"].split()]
@@ -142,7 +149,9 @@ def _model(bundle: Bundle, names: Sequence[str]) -> Any:
     try:
         from sentencepiece import SentencePieceProcessor
     except ImportError as error:
-        raise MissingDependency("sentencepiece", f"{bundle.folder} (it has no tokenizer.json)", "sentencepiece") from error
+        raise MissingDependency(
+            "sentencepiece", f"{bundle.folder} (it has no tokenizer.json)", "sentencepiece"
+        ) from error
     path = next((bundle.folder / name for name in names if (bundle.folder / name).is_file()), None)
     if path is None:
         raise BundleError(f"{bundle.folder} has none of {', '.join(names)}")

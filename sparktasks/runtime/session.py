@@ -48,7 +48,9 @@ class Session:
         # Only a graph with loops can run for ever, and a clock costs every run a thread.
         self._seconds = seconds if bundle.graph.all_operators & _LOOPS else None
         self.bytes = bundle.weight_bytes
-        self.inputs: dict[str, Any] = {port.name: _ELEMENT_TYPES.get(port.type, np.float32) for port in self._session.get_inputs()}
+        self.inputs: dict[str, Any] = {
+            port.name: _ELEMENT_TYPES.get(port.type, np.float32) for port in self._session.get_inputs()
+        }
         self.outputs: list[str] = [port.name for port in self._session.get_outputs()]
 
     @property
@@ -57,7 +59,8 @@ class Session:
         return str(self._session.get_providers()[0])
 
     def run(self, outputs: list[str], **feeds: np.ndarray) -> list[np.ndarray]:
-        """Run the graph; feeds are converted to the element types it wants. Raises `RunFailed` where onnxruntime does."""
+        """Run the graph; feeds are converted to the element types it wants. Raises `RunFailed` where onnxruntime
+        does."""
         wanted = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self.inputs.items()}
         with self._clock() as options:
             try:
@@ -88,10 +91,14 @@ class Session:
             return f"the model ran for more than {self._seconds:g} seconds (maxRunSeconds) and was ended"
         return f"onnxruntime could not run the model: {_first_line(error)}"
 
-    def run_tensors(self, feeds: Mapping[str, Tensor], outputs: Sequence[str], into: Mapping[str, Tensor] | None = None) -> list[Tensor]:
-        """Run the graph on tensors, without a copy of any; the first output comes to the CPU, the others stay where they are made.
+    def run_tensors(
+        self, feeds: Mapping[str, Tensor], outputs: Sequence[str], into: Mapping[str, Tensor] | None = None
+    ) -> list[Tensor]:
+        """Run the graph on tensors, without a copy of any; the first output comes to the CPU, the others stay where
+        they are made.
 
-        ``into`` names tensors that take outputs, instead of new ones; they may be fed too, where the graph can do with that.
+        ``into`` names tensors that take outputs, instead of new ones; they may be fed too, where the graph can do with
+        that.
         """
         binding = self._session.io_binding()
         for name, tensor in feeds.items():
@@ -134,7 +141,8 @@ def tensor(array: np.ndarray) -> Tensor:
 
 
 def view(value: Tensor) -> np.ndarray:
-    """Return a tensor's content, read-only; what lies on the CPU is not copied, unless onnxruntime is too old to lend it."""
+    """Return a tensor's content, read-only; what lies on the CPU is not copied, unless onnxruntime is too old to lend
+    it."""
     lends = hasattr(value, "__dlpack__") and value.device_name() == "cpu"
     found: np.ndarray = np.from_dlpack(value) if lends else value.numpy()
     return found
@@ -201,12 +209,15 @@ def _options() -> Any:
 
 
 def pack(model: str, target: str) -> None:
-    """Write a graph, optimised for this machine's CPU, to ``target``, and beside it its weights, packed as the kernels want them."""
+    """Write a graph, optimised for this machine's CPU, to ``target``, and beside it its weights, packed as the kernels
+    want them."""
     import onnxruntime
 
     options = _options()
     options.optimized_model_filepath = target
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{Path(target).name}.data")
+    options.add_session_config_entry(
+        "session.optimized_model_external_initializers_file_name", f"{Path(target).name}.data"
+    )
     options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     onnxruntime.InferenceSession(model, options, providers=[CPU])

@@ -1,4 +1,5 @@
-"""One copy of a model's weights on a machine: the graph is optimised once, and every process maps the same packed weights.
+"""One copy of a model's weights on a machine: the graph is optimised once, and every process maps the same packed
+weights.
 
 onnxruntime gives each session a private copy of the weights, in the layout its kernels want. Saved beside the optimised
 graph in that layout, they are mapped from the file instead, and all processes share the pages.
@@ -39,7 +40,8 @@ def is_shared(bundle: Bundle) -> bool:
 
 
 def shared_graph(bundle: Bundle) -> Entry | None:
-    """Return the machine's packed form of a bundle's graph for the CPU, made at first use; None where sharing is not worth it or fails."""
+    """Return the machine's packed form of a bundle's graph for the CPU, made at first use; None where sharing is not
+    worth it or fails."""
     if not is_shared(bundle):
         return None
     try:
@@ -57,7 +59,8 @@ class _NotPacked(Exception):
 
 
 def _pack(store: Store, bundle: Bundle, key: str, folder: Path) -> None:
-    """Optimise and pack in a process of its own: it takes several times the model in memory, and gives none of it back."""
+    """Optimise and pack in a process of its own: it takes several times the model in memory, and gives none of it
+    back."""
     failed = store.root / "locks" / f"graphs-{key}.failed"
     with store.alone("packing"):
         if failed.exists() and time.time() - failed.stat().st_mtime < _PATIENCE:
@@ -68,7 +71,15 @@ def _pack(store: Store, bundle: Bundle, key: str, folder: Path) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         command = [sys.executable, "-c", _CHILD, str(bundle.model_path), str(folder / GRAPH)]
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False, timeout=_LONGEST)
+            done = subprocess.run(
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=_LONGEST,
+            )
             told = f"ended with status {done.returncode}: {done.stderr[-2000:]}" if done.returncode else ""
         except subprocess.TimeoutExpired:
             told = f"took longer than {_LONGEST // 60} minutes"

@@ -58,7 +58,9 @@ def bytes_of(variable: str, default: int) -> int:
     """Return the number of bytes that an environment variable says; `ParamError` where it is not a number."""
     asked = os.environ.get(variable, str(default))
     if not asked.isdecimal():
-        raise ParamError(f"the variable {variable}={asked!r} is not allowed: it takes a number of bytes, such as {default}")
+        raise ParamError(
+            f"the variable {variable}={asked!r} is not allowed: it takes a number of bytes, such as {default}"
+        )
     return int(asked)
 
 
@@ -191,7 +193,9 @@ class Store:
 
     def _prepare(self) -> None:
         if fcntl is None:
-            raise DeliveryError(f"there are no file locks on {socket.gethostname()}, so that models cannot be kept for other processes")
+            raise DeliveryError(
+                f"there are no file locks on {socket.gethostname()}, so that models cannot be kept for other processes"
+            )
         self.root.parent.mkdir(parents=True, exist_ok=True)
         for folder in (self.root, self.root / "locks", self.root / "scratch"):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -255,7 +259,9 @@ class Store:
 
 def _files(folder: Path) -> list[str]:
     content = folder / "content"
-    return sorted(str(path.relative_to(content)) for path in content.rglob("*") if not path.is_dir() or path.is_symlink())
+    return sorted(
+        str(path.relative_to(content)) for path in content.rglob("*") if not path.is_dir() or path.is_symlink()
+    )
 
 
 def _state(path: Path) -> list[int] | None:
@@ -291,7 +297,9 @@ def _is_whole(folder: Path, thoroughly: bool = False) -> bool:
         if not manifest or _files(folder) != sorted(manifest):
             return False
         same = all(_state(folder / "content" / name) == known[:2] for name, known in manifest.items())
-        return same and (not thoroughly or all(read_hash(folder / "content" / name) == known[2] for name, known in manifest.items()))
+        return same and (
+            not thoroughly or all(read_hash(folder / "content" / name) == known[2] for name, known in manifest.items())
+        )
     except OSError:
         return False
 

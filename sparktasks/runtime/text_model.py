@@ -110,7 +110,9 @@ class TextModel:
         else:
             yield from token_batches(lengths, self.batch_tokens)
 
-    def _batches_of_alike(self, rows: Sequence[Sequence[int]], lengths: Sequence[int], padding: Padding) -> Iterator[np.ndarray]:
+    def _batches_of_alike(
+        self, rows: Sequence[Sequence[int]], lengths: Sequence[int], padding: Padding
+    ) -> Iterator[np.ndarray]:
         """Yield batches of texts with equally many end tokens.
 
         Encoder-decoders that label texts (BART) read the state at the last end token, and take the end tokens of all
@@ -142,7 +144,9 @@ class TextModel:
             token = self.tokenizer.core.id_to_token(largest)
             raise _NoEmbedding(f"the text has {without_embedding(token, largest, self._embedding_rows)}")
 
-    def _values(self, rows: Sequence[_Row], feeds: Mapping[str, np.ndarray], output: str, padding: Padding) -> list[np.ndarray]:
+    def _values(
+        self, rows: Sequence[_Row], feeds: Mapping[str, np.ndarray], output: str, padding: Padding
+    ) -> list[np.ndarray]:
         """Run texts together; raises `RunFailed` where onnxruntime does."""
         stacked = self.session.run([output], **feeds)[0][: len(rows)]
         if stacked.ndim != 3:

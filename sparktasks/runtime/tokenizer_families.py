@@ -64,7 +64,17 @@ GENERIC = Family(type_ids=True)
 
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(
-        ("Bert", "ConvBert", "DPRQuestionEncoder", "Electra", "LayoutLM", "Lxmert", "MobileBert", "Realm", "SqueezeBert"),
+        (
+            "Bert",
+            "ConvBert",
+            "DPRQuestionEncoder",
+            "Electra",
+            "LayoutLM",
+            "Lxmert",
+            "MobileBert",
+            "Realm",
+            "SqueezeBert",
+        ),
         Family(_BERT, type_ids=True, normalizer=_CASE_AND_CHINESE),
     ),
     **dict.fromkeys(("LayoutLMv2", "RoFormer", "Splinter"), Family(_BERT, type_ids=True, normalizer=_CASE)),
@@ -77,7 +87,9 @@ FAMILIES: dict[str, Family] = {
     "BigBird": Family(_ROBERTA | {"sep_token": "[SEP]", "cls_token": "[CLS]", "mask_token": "[MASK]"}),
     "FNet": Family(_special(unk="<unk>", sep="[SEP]", pad="<pad>", cls="[CLS]", mask="[MASK]"), type_ids=True),
     "Herbert": Family(_special(unk="<unk>", sep="</s>", pad="<pad>", cls="<s>", mask="<mask>"), type_ids=True),
-    **dict.fromkeys(("Bart", "Blenderbot", "LED", "Longformer", "Mvp", "Roberta"), Family(_ROBERTA, trims_offsets=True)),
+    **dict.fromkeys(
+        ("Bart", "Blenderbot", "LED", "Longformer", "Mvp", "Roberta"), Family(_ROBERTA, trims_offsets=True)
+    ),
     "LayoutLMv3": Family(_ROBERTA, trims_offsets=True, prefix_space=True),
     **dict.fromkeys(("Barthez", "XLMRoberta", "LayoutXLM"), Family(_ROBERTA)),
     "Camembert": Family(_ROBERTA, ("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED")),
@@ -92,8 +104,15 @@ FAMILIES: dict[str, Family] = {
     "Reformer": Family(_special(eos="</s>", unk="<unk>")),
     "Llama": Family(_LLAMA, pads_left=True, affixes=True, adds_bos=True, prefix_space=None),
     "CodeLlama": Family(_LLAMA, _CODE_LLAMA, pads_left=True, affixes=True, adds_bos=True),
-    "Gemma": Family(_special(bos="<bos>", eos="<eos>", unk="<unk>", pad="<pad>"), pads_left=True, affixes=True, adds_bos=True),
-    "Cohere": Family(_special(bos="<BOS_TOKEN>", eos="<|END_OF_TURN_TOKEN|>", unk="<UNK>"), pads_left=True, affixes=True, adds_bos=True),
+    "Gemma": Family(
+        _special(bos="<bos>", eos="<eos>", unk="<unk>", pad="<pad>"), pads_left=True, affixes=True, adds_bos=True
+    ),
+    "Cohere": Family(
+        _special(bos="<BOS_TOKEN>", eos="<|END_OF_TURN_TOKEN|>", unk="<UNK>"),
+        pads_left=True,
+        affixes=True,
+        adds_bos=True,
+    ),
     **dict.fromkeys(("T5", "MT5"), Family(_T5, _T5_SENTINELS, prefix_space=None)),
     "Udop": Family(_T5 | {"sep_token": "</s>"}),
     "Pegasus": Family(_T5 | {"mask_token": "<mask_2>"}, _PEGASUS_MASKS),
@@ -115,7 +134,9 @@ MODEL_FAMILIES: dict[str, str] = {
     **dict.fromkeys(("xlm-roberta", "xlm-roberta-xl", "xmod"), "XLMRoberta"),
     **dict.fromkeys(("gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "starcoder2", "olmo3", "exaone4"), "GPT2"),
     **dict.fromkeys(("gpt_neox", "olmo", "olmo2", "olmoe", "mpt", "stablelm", "mamba", "mamba2", "rwkv"), "GPTNeoX"),
-    **dict.fromkeys(("llama", "mistral", "mixtral", "ministral", "phi3", "phimoe", "persimmon", "jetmoe", "jamba", "arcee"), "Llama"),
+    **dict.fromkeys(
+        ("llama", "mistral", "mixtral", "ministral", "phi3", "phimoe", "persimmon", "jetmoe", "jamba", "arcee"), "Llama"
+    ),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "diffllama", "zamba", "zamba2", "ernie4_5"), "Llama"),
     **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text", "recurrent_gemma", "t5gemma", "siglip2"), "Gemma"),
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), "Qwen2"),

@@ -171,7 +171,9 @@ def load_tokenizer(bundle: Bundle, files: TokenizerFiles) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(bundle.tokenizer_path))
     except Exception as error:  # the library raises bare Exception
-        raise BundleError(f"{bundle.tokenizer_path} is not a tokenizer file that the tokenizers library reads: {error}") from error
+        raise BundleError(
+            f"{bundle.tokenizer_path} is not a tokenizer file that the tokenizers library reads: {error}"
+        ) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = bool(files.config.get("split_special_tokens", False))
@@ -192,7 +194,8 @@ def load_tokenizer(bundle: Bundle, files: TokenizerFiles) -> Tokenizer:
 
 
 def _add_tokens(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
-    """Add the tokens that tokenizer.json lacks, or has with other flags: they are found in texts, and special ones left out."""
+    """Add the tokens that tokenizer.json lacks, or has with other flags: they are found in texts, and special ones left
+    out."""
     known = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
     texts = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     tokens: list[Token] = [token for token in files.added if repr(token) not in known]
@@ -238,7 +241,9 @@ def _frame_with_language(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
         return
     before = files.family.language_side == LANGUAGE_BEFORE and not files.config.get("legacy_behaviour")
     prefix, suffix = ([language], [end]) if before else ([], [end, language])
-    tokenizer.post_processor = processors.TemplateProcessing(single=[*prefix, "$A", *suffix], pair=[*prefix, "$A", "$B", *suffix], special_tokens=ids)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=[*prefix, "$A", *suffix], pair=[*prefix, "$A", "$B", *suffix], special_tokens=ids
+    )
 
 
 def set_state(tokenizer: Tokenizer, part: str, wanted: Mapping[str, Any], kind: str | None = None) -> None:

@@ -41,7 +41,9 @@ def longest(bundle: Bundle, asked: int | None) -> int | None:
     Raises `ParamError` where more are asked for than the model has positions.
     """
     if asked is not None and bundle.positions is not None and asked > bundle.positions:
-        raise ParamError(f"maxLength={asked} is more than the {bundle.positions} positions that the model in {bundle.folder} knows")
+        raise ParamError(
+            f"maxLength={asked} is more than the {bundle.positions} positions that the model in {bundle.folder} knows"
+        )
     return bundle.max_length if asked is None else asked
 
 
@@ -80,7 +82,9 @@ class TextTokenizer:
                 f"maxLength={lengths.max_length} with stride={lengths.stride} leaves no room for text: "
                 f"{special} of the tokens are special, and the stride must be smaller than the rest"
             )
-        self.core.enable_truncation(lengths.max_length, stride=lengths.stride, direction="right" if self._cuts_right else "left")
+        self.core.enable_truncation(
+            lengths.max_length, stride=lengths.stride, direction="right" if self._cuts_right else "left"
+        )
 
     def _id_of(self, token: str | None) -> int | None:
         found: int | None = self.core.token_to_id(token) if token else None
@@ -99,7 +103,9 @@ class TextTokenizer:
                 known.append(int(index))
         return tuple(dict.fromkeys([*known, 0]))
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, offsets: bool = True, special: bool = True) -> list[Encoding]:
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, offsets: bool = True, special: bool = True
+    ) -> list[Encoding]:
         """Encode texts, or pairs of texts; without ``offsets`` it is faster and the encodings have none.
 
         ``special`` says whether the tokenizer's special tokens are added.
@@ -115,10 +121,19 @@ class TextTokenizer:
             self._read_more(texts, found, size, encode, special)
         return found
 
-    def _read_more(self, texts: Sequence[str], found: list[Encoding], size: int, encode: Callable[..., list[Encoding]], special: bool) -> None:
+    def _read_more(
+        self,
+        texts: Sequence[str],
+        found: list[Encoding],
+        size: int,
+        encode: Callable[..., list[Encoding]],
+        special: bool,
+    ) -> None:
         """Encode more of those texts whose first so many characters make too few tokens, until it is enough or all."""
         while True:
-            short = [place for place, text in enumerate(texts) if len(text) > size and len(found[place].overflowing) < _SURE]
+            short = [
+                place for place, text in enumerate(texts) if len(text) > size and len(found[place].overflowing) < _SURE
+            ]
             if not short:
                 return
             size *= 4
@@ -142,7 +157,8 @@ class TextTokenizer:
         return str(self.core.decode(list(ids), skip_special_tokens=not special))
 
     def _shortened(self, text: str, pair: str) -> tuple[str, str]:
-        """Cut off what no pair can hold: the library would make a window for every part of one text with every part of the other.
+        """Cut off what no pair can hold: the library would make a window for every part of one text with every part of
+        the other.
 
         What is kept is longer than a pair, and the longer text stays the longer one: that decides which gives up more.
         """
@@ -152,7 +168,10 @@ class TextTokenizer:
         sides = [self._with_tokens(each, keep) for each in (text, pair)]
         offsets = [self._uncut.encode(side, add_special_tokens=False).offsets for side in sides]
         # Of a very long text the number of tokens is estimated: only which is longer matters.
-        first, second = (len(spans) * len(each) / max(1, len(side)) for spans, each, side in zip(offsets, (text, pair), sides, strict=True))
+        first, second = (
+            len(spans) * len(each) / max(1, len(side))
+            for spans, each, side in zip(offsets, (text, pair), sides, strict=True)
+        )
         alike = sides != [text, pair] and abs(first - second) < _ALIKE * max(first, second)
         return (
             self._part(sides[0], offsets[0], keep + (first > second and not alike)),
@@ -192,8 +211,8 @@ class TextTokenizer:
     def is_subword(self, encoding: Encoding, text: str) -> list[bool]:
         """Tell which text tokens continue the word before them, by transformers' two rules.
 
-        A tokenizer with a prefix for continuations (``##``) shows it in the token's length; for others a token continues
-        a word where no space stands at its border. The unknown token never does.
+        A tokenizer with a prefix for continuations (``##``) shows it in the token's length; for others a token
+        continues a word where no space stands at its border. The unknown token never does.
         """
         ids = encoding.ids
         continues = []
@@ -216,7 +235,11 @@ def _first_place(window: Encoding) -> tuple[int, int]:
 
 def text_tokens(encoding: Encoding) -> list[tuple[int, tuple[int, int]]]:
     """Return the place and the span (start, end) of every token that is not a special one the tokenizer added."""
-    return [(index, span) for index, (span, special) in enumerate(zip(encoding.offsets, encoding.special_tokens_mask, strict=True)) if not special]
+    return [
+        (index, span)
+        for index, (span, special) in enumerate(zip(encoding.offsets, encoding.special_tokens_mask, strict=True))
+        if not special
+    ]
 
 
 def stitched(windows: Sequence[Encoding], stride: int) -> list[tuple[int, int]]:

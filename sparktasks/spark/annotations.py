@@ -65,7 +65,11 @@ class Annotation(NamedTuple):
 
 def is_annotations(dtype: DataType) -> bool:
     """Tell whether a Spark type has the shape of an annotation column; ``score`` may be missing."""
-    return isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StructType) and set(dtype.elementType.names) >= REQUIRED_FIELDS
+    return (
+        isinstance(dtype, ArrayType)
+        and isinstance(dtype.elementType, StructType)
+        and set(dtype.elementType.names) >= REQUIRED_FIELDS
+    )
 
 
 class Annotations:
@@ -73,7 +77,9 @@ class Annotations:
 
     def __init__(self, column: pa.Array) -> None:
         if not (pa.types.is_list(column.type) and pa.types.is_struct(column.type.value_type)):
-            raise ColumnError(f"an annotation column is wanted, not {column.type}: begin the pipeline with an assembler")
+            raise ColumnError(
+                f"an annotation column is wanted, not {column.type}: begin the pipeline with an assembler"
+            )
         self.lengths: np.ndarray = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         self._values: pa.StructArray = column.flatten()
 
@@ -135,7 +141,15 @@ class Annotations:
         names = self.names()
         fields = [self._list(name) if name in names else [None] * len(self) for name in ANNOTATION.names]
         for kind, begin, end, result, metadata, vector, score in zip(*fields, strict=True):
-            yield Annotation(kind, begin, end, result, dict(metadata or ()), None if vector is None else np.array(vector, np.float32), score)
+            yield Annotation(
+                kind,
+                begin,
+                end,
+                result,
+                dict(metadata or ()),
+                None if vector is None else np.array(vector, np.float32),
+                score,
+            )
 
     def by_row(self) -> list[list[Annotation]]:
         """Return the annotations as one list per row."""
@@ -156,7 +170,14 @@ def build(rows: Sequence[Sequence[Annotation]]) -> pa.ListArray:
 
 
 def assemble(
-    lengths: Sequence[int] | np.ndarray, kind: Any, begin: Any, end: Any, result: Any, metadata: Any = None, embeddings: Any = None, score: Any = None
+    lengths: Sequence[int] | np.ndarray,
+    kind: Any,
+    begin: Any,
+    end: Any,
+    result: Any,
+    metadata: Any = None,
+    embeddings: Any = None,
+    score: Any = None,
 ) -> pa.ListArray:
     """Make an annotation column from flat fields (Arrow arrays or sequences); None leaves a whole field null."""
     fields = []
@@ -174,14 +195,18 @@ def assemble(
 def _offsets(lengths: Sequence[int] | np.ndarray) -> pa.Array:
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     if offsets[-1] > np.iinfo(np.int32).max:
-        raise OverflowError(f"{offsets[-1]:,} values do not fit into one Arrow list; texts this long must be split first")
+        raise OverflowError(
+            f"{offsets[-1]:,} values do not fit into one Arrow list; texts this long must be split first"
+        )
     return pa.array(offsets.astype(np.int32))
 
 
 def _maps(metadata: Sequence[dict[str, str]]) -> pa.MapArray:
     keys = list(chain.from_iterable(metadata))
     values = [value for entry in metadata for value in entry.values()]
-    return pa.MapArray.from_arrays(_offsets([len(entry) for entry in metadata]), pa.array(keys, pa.string()), pa.array(values, pa.string()))
+    return pa.MapArray.from_arrays(
+        _offsets([len(entry) for entry in metadata]), pa.array(keys, pa.string()), pa.array(values, pa.string())
+    )
 
 
 def _vectors(vectors: Sequence[np.ndarray | None]) -> pa.ListArray | None:

@@ -44,7 +44,9 @@ class Annotator(Transformer, Declared, MLReadable["Annotator"], MLWritable):
     def check_distinct(self, outputs: Sequence[str]) -> None:
         """Raise `ParamError` where one stage would write two columns of one name."""
         if len({name.lower() for name in outputs}) < len(outputs):
-            raise ParamError(f"{self.uid}: it would write columns of the same name: {listed(outputs)}. Give each its own")
+            raise ParamError(
+                f"{self.uid}: it would write columns of the same name: {listed(outputs)}. Give each its own"
+            )
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         return self.extend(chain_of(dataset)).frame()
@@ -68,7 +70,9 @@ class ColumnAnnotator(Annotator):
     reads: ClassVar[tuple[Kinds, ...]]
     optional: ClassVar[tuple[Kinds, ...]] = ()
 
-    inputCols: P[list[str]] = param("names of the annotation columns to read; a plain string is a list of one", default=["document"])
+    inputCols: P[list[str]] = param(
+        "names of the annotation columns to read; a plain string is a list of one", default=["document"]
+    )
     outputCol: P[str] = param("name of the column to write", default="output")
 
     @property
@@ -99,17 +103,23 @@ class ColumnAnnotator(Annotator):
         raise self._misfit(chain, found, wanted)
 
     def _misfit(self, chain: Chain, found: Sequence[Visible], wanted: Sequence[Kinds]) -> ColumnError:
-        column, kinds = next((pair for pair in zip(found, wanted, strict=True) if not _fits(*pair)), (found[-1], wanted[-1]))
+        column, kinds = next(
+            (pair for pair in zip(found, wanted, strict=True) if not _fits(*pair)), (found[-1], wanted[-1])
+        )
         fitting = [other.name for other in chain.visible if _fits(other, kinds)]
         return ColumnError(
-            f"{self.uid}: the column {column.name!r} is {_described(column)}, but a column of type {_either(kinds)} is wanted. "
+            f"{self.uid}: the column {column.name!r} is {_described(column)}, but a column of type "
+            f"{_either(kinds)} is wanted. "
             f"Columns that would fit: {listed(fitting)}"
         )
 
     def _warn_of_lost_types(self, columns: Sequence[Visible], wanted: Sequence[Kinds]) -> None:
         for column, kinds in zip(columns, wanted, strict=True):
             if column.dataType is not None and "annotatorType" not in column.metadata:
-                warnings.warn(f"{self.uid}: the column {column.name!r} lost its annotator type; taken for {_either(kinds)}", stacklevel=2)
+                warnings.warn(
+                    f"{self.uid}: the column {column.name!r} lost its annotator type; taken for {_either(kinds)}",
+                    stacklevel=2,
+                )
 
 
 def _fits(column: Visible, kinds: Kinds) -> bool:
@@ -135,7 +145,11 @@ def _spelled(reads: Sequence[Kinds], optional: Sequence[Kinds]) -> str:
 
 def _described(column: Visible) -> str:
     kind = column.metadata.get("annotatorType")
-    return f"of type {kind}" if kind else f"not an annotation column ({column.dataType.simpleString() if column.dataType else 'unknown'})"
+    return (
+        f"of type {kind}"
+        if kind
+        else f"not an annotation column ({column.dataType.simpleString() if column.dataType else 'unknown'})"
+    )
 
 
 @dataclass(frozen=True)
@@ -160,7 +174,8 @@ class ModelAnnotator(ColumnAnnotator):
     )
 
     device: P[str] = param(
-        "where the model runs: auto (a GPU if there is one and onnxruntime has CUDA, else the CPU), cpu, cuda, or by number, as in cuda:1",
+        "where the model runs: auto (a GPU if there is one and onnxruntime has CUDA, else the CPU), cpu, "
+        "cuda, or by number, as in cuda:1",
         default="auto",
         check=_DeviceName(),
     )
@@ -174,7 +189,9 @@ class ModelAnnotator(ColumnAnnotator):
     _bundle: Bundle | None = None
 
     @classmethod
-    def pretrained(cls, source: str | Path | None = None, *, file: str | None = None, precision: str = "auto", **params: Any) -> Self:
+    def pretrained(
+        cls, source: str | Path | None = None, *, file: str | None = None, precision: str = "auto", **params: Any
+    ) -> Self:
         """Make the annotator with a model.
 
         ``source`` is a folder, the name of a starter bundle, a URI that Spark reads, or a Hugging Face hub id; None is
@@ -228,20 +245,27 @@ NO_TOKENS = "the tokenizer makes nothing of this text"
 
 
 def annotate_each(
-    kind: str, source: Annotations, compute: Callable[[list[int]], Sequence[Sequence[Annotation]]], fails: bool = False, empty: bool = False
+    kind: str,
+    source: Annotations,
+    compute: Callable[[list[int]], Sequence[Sequence[Annotation]]],
+    fails: bool = False,
+    empty: bool = False,
 ) -> pa.ListArray:
     """Write the annotations that ``compute`` makes for each usable annotation of ``source``, row by row.
 
-    Empty texts give nothing, unless ``compute`` takes them (``empty``). An annotation without a result stands for an error
-    upstream: it is passed on as an error of type ``kind``, so that the row does not vanish. With ``fails`` an error that
-    ``compute`` finds raises `DataError`.
+    Empty texts give nothing, unless ``compute`` takes them (``empty``). An annotation without a result stands for an
+    error upstream: it is passed on as an error of type ``kind``, so that the row does not vanish. With ``fails`` an
+    error that ``compute`` finds raises `DataError`.
     """
     usable = [index for index, text in enumerate(source.result) if text or (empty and text is not None)]
     made: list[Sequence[Annotation]] = [()] * len(source)
     for index, items in zip(usable, compute(usable), strict=True):
         made[index] = items
         if fails and (error := next((item.error for item in items if item.result is None), None)):
-            raise DataError(f"{error.removeprefix('DataError: ')}. The text: {str(source.result[index])[:80]!r}. With onError='keep' the job goes on")
+            raise DataError(
+                f"{error.removeprefix('DataError: ')}. The text: {str(source.result[index])[:80]!r}. With "
+                "onError='keep' the job goes on"
+            )
     if None in source.result:
         reasons = source.metadata_value("error")
         for index, text in enumerate(source.result):
@@ -254,7 +278,8 @@ def annotate_each(
 
 
 def fault(kind: str, source: Annotations, index: int, reason: str) -> Annotation:
-    """Return the annotation that stands for a failure on annotation ``index``: no result, and the reason in its metadata."""
+    """Return the annotation that stands for a failure on annotation ``index``: no result, and the reason in its
+    metadata."""
     return Annotation(kind, source.begin[index], source.end[index], None, inherited(source, index) | {"error": reason})
 
 

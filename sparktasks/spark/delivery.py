@@ -56,7 +56,8 @@ class BundleRef:
 
 @dataclass(frozen=True)
 class Parcel:
-    """A bundle under way: its files with their sizes, and what holds their bytes (broadcasts of chunks, or names of sent files)."""
+    """A bundle under way: its files with their sizes, and what holds their bytes (broadcasts of chunks, or names of
+    sent files)."""
 
     hash: str
     way: str
@@ -94,7 +95,8 @@ _lock = threading.Lock()
 
 
 def deliver(bundles: Sequence[Bundle], spark: SparkSession) -> list[Parcel]:
-    """Send bundles to where a session's executors find them; what was sent before is not sent again. Equal bundles are one parcel."""
+    """Send bundles to where a session's executors find them; what was sent before is not sent again. Equal bundles are
+    one parcel."""
     found = {}
     for bundle in bundles:
         way = way_of(spark, bundle.folder)
@@ -108,7 +110,8 @@ def deliver(bundles: Sequence[Bundle], spark: SparkSession) -> list[Parcel]:
 
 
 def way_of(spark: SparkSession, folder: Path) -> str:
-    """Choose how a folder is delivered; ``spark.sparktasks.delivery`` forces it. `ParamError` where the session lacks that way."""
+    """Choose how a folder is delivered; ``spark.sparktasks.delivery`` forces it. `ParamError` where the session lacks
+    that way."""
     connect = is_connect(spark)
     allowed = ("path", "artifact") if connect else ("path", "broadcast", "file")
     asked = str(spark.conf.get(DELIVERY_SETTING, "auto"))
@@ -174,7 +177,9 @@ def _chunks(bundle: Bundle) -> Iterator[bytes]:
 
 
 def _send_file(bundle: Bundle, spark: SparkSession) -> list[Any]:
-    scratch = Path(spark.sparkContext._temp_dir, "sparktasks")  # a file is sent once and never taken back: its path must not change
+    scratch = Path(
+        spark.sparkContext._temp_dir, "sparktasks"
+    )  # a file is sent once and never taken back: its path must not change
     scratch.mkdir(exist_ok=True)
     return _copied(bundle, lambda path: spark.sparkContext.addFile(str(path)), scratch)
 
@@ -234,7 +239,8 @@ _located: ProcessCache[_Located] = ProcessCache(limit=64)
 
 
 def locate(ref: BundleRef) -> Bundle:
-    """Return the bundle a reference names, on this machine; the first process to ask for one that was sent writes it out.
+    """Return the bundle a reference names, on this machine; the first process to ask for one that was sent writes it
+    out.
 
     Raises `DeliveryError` where it cannot be had here, or what is here is another model by now.
     """
@@ -267,7 +273,8 @@ def _unpack(ref: BundleRef, parcel: Parcel, folder: Path) -> None:
         whole = False
     if not whole:
         raise DeliveryError(
-            f"the files of {ref.folder} did not arrive whole on {socket.gethostname()} by {parcel.way}: their hash is not {ref.hash[:12]}. "
+            f"the files of {ref.folder} did not arrive whole on {socket.gethostname()} by {parcel.way}: their "
+            f"hash is not {ref.hash[:12]}. "
             "Run the job again; if it happens again, look at this machine's disk and memory"
         )
 
@@ -304,7 +311,11 @@ def _place(folder: Path, name: str) -> Path:
     return target
 
 
-_UNPACKERS: dict[str, Callable[[Parcel, Path], None]] = {"broadcast": _unpack_chunks, "file": _unpack_files, "artifact": _unpack_files}
+_UNPACKERS: dict[str, Callable[[Parcel, Path], None]] = {
+    "broadcast": _unpack_chunks,
+    "file": _unpack_files,
+    "artifact": _unpack_files,
+}
 
 
 def _opened(ref: BundleRef) -> _Located:
@@ -312,11 +323,15 @@ def _opened(ref: BundleRef) -> _Located:
     if not Path(ref.folder).is_dir():
         raise DeliveryError(
             f"the executor on {socket.gethostname()} cannot see the model folder {ref.folder}. "
-            f"Put it on a path that all machines share (a mounted volume, NFS) and load it from there, or set {DELIVERY_SETTING} to auto"
+            "Put it on a path that all machines share (a mounted volume, NFS) and load it from there, or set "
+            f"{DELIVERY_SETTING} to auto"
         )
     bundle = open_bundle(ref.folder, ref.model)
     if bundle.stamp == ref.stamp:
         bundle.__dict__["hash"] = ref.hash  # what has not changed need not be hashed again
     elif bundle.hash != ref.hash:
-        raise DeliveryError(f"{ref.folder} on {socket.gethostname()} holds another model than when the stage was made. Make the stage again")
+        raise DeliveryError(
+            f"{ref.folder} on {socket.gethostname()} holds another model than when the stage was made. Make "
+            "the stage again"
+        )
     return _Located(bundle)

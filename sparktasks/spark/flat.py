@@ -1,8 +1,8 @@
 """Nested columns as flat ones: how annotation columns pass through a ``pandas_udf``.
 
-Annotation columns, ``array<struct<...>>``, become one array per field, a map field two arrays (keys and values). Catalyst
-does it with ``transform`` on the way in and ``transform(arrays_zip(...))`` on the way out. Values of other nested types,
-which kernels write only where they have read JSON, travel as JSON. Every other type passes as it is.
+Annotation columns, ``array<struct<...>>``, become one array per field, a map field two arrays (keys and values).
+Catalyst does it with ``transform`` on the way in and ``transform(arrays_zip(...))`` on the way out. Values of other
+nested types, which kernels write only where they have read JSON, travel as JSON. Every other type passes as it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ def _fields(dtype: DataType) -> list[tuple[str, DataType]] | None:
     """Return the fields of an array of structs, or None for any other type."""
     if isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StructType):
         fields = [(field.name, field.dataType) for field in dtype.elementType.fields]
-        return None if any(_is_nested(kind.valueType if isinstance(kind, MapType) else kind) for _, kind in fields) else fields
+        return (
+            None
+            if any(_is_nested(kind.valueType if isinstance(kind, MapType) else kind) for _, kind in fields)
+            else fields
+        )
     return None
 
 
@@ -64,7 +68,10 @@ def flat_columns(column: Column, dtype: DataType) -> list[Column]:
 
 def _projections(column: Column, name: str, is_map: bool) -> list[Column]:
     if is_map:
-        return [F.transform(column, lambda x: F.map_keys(x[name])), F.transform(column, lambda x: F.map_values(x[name]))]
+        return [
+            F.transform(column, lambda x: F.map_keys(x[name])),
+            F.transform(column, lambda x: F.map_values(x[name])),
+        ]
     return [F.transform(column, lambda x: x[name])]
 
 
@@ -102,7 +109,9 @@ def _nested(dtype: DataType, series: Iterator[pd.Series]) -> pa.Array:
         parts = [_arrow(next(series), flat) for flat in _parts(kind)]
         arrays.append(_map(*(part.flatten() for part in parts)) if len(parts) == 2 else parts[0].flatten())
     struct = pa.StructArray.from_arrays(arrays, names=[name for name, _ in fields])
-    return pa.ListArray.from_arrays(_offsets(pc.fill_null(pc.list_value_length(parts[0]), 0)), struct, mask=parts[0].is_null())
+    return pa.ListArray.from_arrays(
+        _offsets(pc.fill_null(pc.list_value_length(parts[0]), 0)), struct, mask=parts[0].is_null()
+    )
 
 
 def _arrow(series: pd.Series, dtype: DataType) -> pa.Array:
@@ -110,7 +119,9 @@ def _arrow(series: pd.Series, dtype: DataType) -> pa.Array:
 
 
 def _map(keys: pa.ListArray, values: pa.ListArray) -> pa.MapArray:
-    return pa.MapArray.from_arrays(_offsets(pc.fill_null(pc.list_value_length(keys), 0)), keys.flatten(), values.flatten())
+    return pa.MapArray.from_arrays(
+        _offsets(pc.fill_null(pc.list_value_length(keys), 0)), keys.flatten(), values.flatten()
+    )
 
 
 def _offsets(lengths: pa.Array) -> pa.Array:
@@ -131,7 +142,9 @@ def flat_arrays(column: pa.Array, dtype: DataType) -> list[pa.Array]:
 
 
 def _as_json(column: pa.Array, dtype: DataType) -> pa.Array:
-    return pa.array([None if value is None else json.dumps(as_python(value, dtype)) for value in column.to_pylist()], pa.string())
+    return pa.array(
+        [None if value is None else json.dumps(as_python(value, dtype)) for value in column.to_pylist()], pa.string()
+    )
 
 
 def series(column: pa.Array) -> pd.Series:

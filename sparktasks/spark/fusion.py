@@ -63,14 +63,20 @@ class Chain:
         """Return the one visible column of that name; `ColumnError` where there is none, or more than one."""
         found = [column for column in self.visible if self.same(column.name, name)]
         if len(found) > 1:
-            raise ColumnError(f"{who}: the column {name!r} is ambiguous: the DataFrame has {len(found)} columns of that name. Rename one first.")
+            raise ColumnError(
+                f"{who}: the column {name!r} is ambiguous: the DataFrame has {len(found)} columns of that "
+                "name. Rename one first."
+            )
         if not found:
             names = [column.name for column in self.visible]
-            raise ColumnError(f"{who}: there is no column {name!r}.{did_you_mean(name, names)} The DataFrame has: {listed(names)}")
+            raise ColumnError(
+                f"{who}: there is no column {name!r}.{did_you_mean(name, names)} The DataFrame has: {listed(names)}"
+            )
         return found[0]
 
     def add(self, kernel: Kernel, arguments: Sequence[Visible], output: StructField, who: str) -> Chain:
-        """Append a kernel; its arguments are bound now, so overwriting one of them later does not change what it reads."""
+        """Append a kernel; its arguments are bound now, so overwriting one of them later does not change what it
+        reads."""
         chain, refs = self, []
         for column in arguments:
             chain, ref = chain._bind(column)
@@ -111,13 +117,24 @@ class Chain:
         plan, made = self.plan()
         names = self.base.columns
         appended = [column.position for column in self.visible if column.step is None] == list(range(len(names)))
-        base = self.base if appended or self._distinct(names) else self.base.toDF(*(f"c{index}" for index in range(len(names))))
+        base = (
+            self.base
+            if appended or self._distinct(names)
+            else self.base.toDF(*(f"c{index}" for index in range(len(names))))
+        )
         inputs = [(base.columns[column.position or 0], column.known_type) for column in self.inputs]
         raw, temporary, expressions = fused_columns(
             base, plan, inputs, [column.known_type for column in made], deliver(self.bundles, base.sparkSession)
         )
-        outputs = [expression.alias(column.name, metadata=column.metadata) for column, expression in zip(made, expressions, strict=True)]
-        frame = raw.select("*", *outputs).drop(*temporary) if appended else raw.select(*self._arranged(base.columns, outputs))
+        outputs = [
+            expression.alias(column.name, metadata=column.metadata)
+            for column, expression in zip(made, expressions, strict=True)
+        ]
+        frame = (
+            raw.select("*", *outputs).drop(*temporary)
+            if appended
+            else raw.select(*self._arranged(base.columns, outputs))
+        )
         frame.__dict__[_ATTRIBUTE] = self
         return frame
 
@@ -127,7 +144,10 @@ class Chain:
     def _arranged(self, names: Sequence[str], outputs: Sequence[Column]) -> list[Column]:
         """Return every visible column in order, made ones in the places of those they overwrote."""
         made = iter(outputs)
-        return [quoted(names[column.position or 0]).alias(column.name) if column.step is None else next(made) for column in self.visible]
+        return [
+            quoted(names[column.position or 0]).alias(column.name) if column.step is None else next(made)
+            for column in self.visible
+        ]
 
 
 def chain_of(df: DataFrame) -> Chain:
@@ -140,7 +160,10 @@ def chain_of(df: DataFrame) -> Chain:
     chain = df.__dict__.get(_ATTRIBUTE)
     if isinstance(chain, Chain) and _is_on(settings.get(FUSE_SETTING, "true")) and not _is_stored(df):
         return chain
-    visible = tuple(Visible(field.name, field.dataType, field.metadata or {}, position=n) for n, field in enumerate(df.schema.fields))
+    visible = tuple(
+        Visible(field.name, field.dataType, field.metadata or {}, position=n)
+        for n, field in enumerate(df.schema.fields)
+    )
     return Chain(df, visible, case_sensitive=_is_on(settings.get("spark.sql.caseSensitive", "false")))
 
 

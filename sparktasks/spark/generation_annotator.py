@@ -1,4 +1,5 @@
-"""What the annotators that generate text share: their params, how those meet the bundle's own settings, what kernels carry."""
+"""What the annotators that generate text share: their params, how those meet the bundle's own settings, what kernels
+carry."""
 
 from __future__ import annotations
 
@@ -75,39 +76,74 @@ class GenerationAnnotator(ModelAnnotator):
     Params that are None leave the choice to the bundle's generation_config.json.
     """
 
-    maxNewTokens: P[int | None] = param("maximum number of tokens to generate; None asks the bundle, then 256", default=None, check=at_least(0))
+    maxNewTokens: P[int | None] = param(
+        "maximum number of tokens to generate; None asks the bundle, then 256", default=None, check=at_least(0)
+    )
     minNewTokens: P[int | None] = param("tokens to generate before a text may end", default=None, check=at_least(0))
     numBeams: P[int | None] = param("number of beams; 1 is greedy search or sampling", default=None, check=at_least(1))
-    numReturnSequences: P[int | None] = param("texts for each input, best first; with beams at most numBeams", default=None, check=at_least(1))
+    numReturnSequences: P[int | None] = param(
+        "texts for each input, best first; with beams at most numBeams", default=None, check=at_least(1)
+    )
     lengthPenalty: P[float | None] = param(
-        "with beams: length penalty exponent; scores are divided by the length to this power: above 0 favours long texts",
+        "with beams: length penalty exponent; scores are divided by the length to this power: above 0 favours "
+        "long texts",
         default=None,
     )
     earlyStopping: P[bool | str | None] = param(
-        "with beams: True stops when numBeams texts are done, False when better ones are unlikely, 'never' when there are none",
+        "with beams: True stops when numBeams texts are done, False when better ones are unlikely, 'never' "
+        "when there are none",
         default=None,
         check=one_of(True, False, "never"),
     )
-    doSample: P[bool | None] = param("sample tokens by their probability instead of taking the most likely", default=None)
-    temperature: P[float | None] = param("divides scores before sampling; below 1 favours likely tokens", default=None, check=above(0))
-    topK: P[int | None] = param("sample among the k most likely tokens; 0 is all of them", default=None, check=at_least(0))
-    topP: P[float | None] = param("sample among the most likely tokens whose probabilities add up to this", default=None, check=between(0, 1))
-    minP: P[float | None] = param(
-        "sample among tokens whose probability is at least this share of the most likely one's", default=None, check=between(0, 1)
+    doSample: P[bool | None] = param(
+        "sample tokens by their probability instead of taking the most likely", default=None
     )
-    typicalP: P[float | None] = param("sample among the most typical tokens whose probabilities add up to this", default=None, check=between(0, 1))
-    seed: P[int] = param("with doSample: a text depends on seed, prompt and model alone, not on partitions, retries or other rows", default=0)
-    repetitionPenalty: P[float | None] = param("above 1 makes tokens that were used less likely", default=None, check=above(0))
-    noRepeatNgramSize: P[int | None] = param("no sequence of this many tokens appears twice; 0 is off", default=None, check=at_least(0))
-    badWords: P[list[str]] = param("words or phrases that must not be generated, in exactly this case; 'can' allows 'scan' and 'candle'", default=[])
-    logitsBias: P[dict[str, float]] = param("words or phrases, and what is added to the scores of the tokens that complete them", default={})
+    temperature: P[float | None] = param(
+        "divides scores before sampling; below 1 favours likely tokens", default=None, check=above(0)
+    )
+    topK: P[int | None] = param(
+        "sample among the k most likely tokens; 0 is all of them", default=None, check=at_least(0)
+    )
+    topP: P[float | None] = param(
+        "sample among the most likely tokens whose probabilities add up to this", default=None, check=between(0, 1)
+    )
+    minP: P[float | None] = param(
+        "sample among tokens whose probability is at least this share of the most likely one's",
+        default=None,
+        check=between(0, 1),
+    )
+    typicalP: P[float | None] = param(
+        "sample among the most typical tokens whose probabilities add up to this", default=None, check=between(0, 1)
+    )
+    seed: P[int] = param(
+        "with doSample: a text depends on seed, prompt and model alone, not on partitions, retries or other rows",
+        default=0,
+    )
+    repetitionPenalty: P[float | None] = param(
+        "above 1 makes tokens that were used less likely", default=None, check=above(0)
+    )
+    noRepeatNgramSize: P[int | None] = param(
+        "no sequence of this many tokens appears twice; 0 is off", default=None, check=at_least(0)
+    )
+    badWords: P[list[str]] = param(
+        "words or phrases that must not be generated, in exactly this case; 'can' allows 'scan' and 'candle'",
+        default=[],
+    )
+    logitsBias: P[dict[str, float]] = param(
+        "words or phrases, and what is added to the scores of the tokens that complete them", default={}
+    )
     suppressTokens: P[list[int] | None] = param("ids of tokens that must not be generated", default=None)
     stopStrings: P[list[str] | None] = param("strings that end a text; they stay in it", default=None)
     eosTokenId: P[list[int] | None] = param("ids of tokens that end a text", default=None)
-    forcedBosTokenId: P[int | None] = param("id of the token that an encoder-decoder model must begin with", default=None, check=at_least(0))
-    forcedEosTokenId: P[list[int] | None] = param("ids of tokens of which one is forced where maxNewTokens is reached", default=None)
+    forcedBosTokenId: P[int | None] = param(
+        "id of the token that an encoder-decoder model must begin with", default=None, check=at_least(0)
+    )
+    forcedEosTokenId: P[list[int] | None] = param(
+        "ids of tokens of which one is forced where maxNewTokens is reached", default=None
+    )
     cleanUpTokenizationSpaces: P[bool | None] = param(
-        "whether to remove spaces before punctuation (' .', ' n't', ...) from the generated text; not with a constraint. "
+        "whether to remove spaces before punctuation (' .', ' n't', ...) from the generated text; not with a "
+        "constraint. "
         "None: as the bundle's tokenizer_config.json says, and never of encoder-decoder models",
         default=None,
     )
@@ -117,13 +153,18 @@ class GenerationAnnotator(ModelAnnotator):
         check=at_least(1),
     )
     batchTokens: P[int] = param("maximum number of prompt tokens per model run", default=512, check=at_least(1))
-    maxSequences: P[int] = param("maximum number of texts (times numBeams) that are generated at once", default=32, check=at_least(1))
+    maxSequences: P[int] = param(
+        "maximum number of texts (times numBeams) that are generated at once", default=32, check=at_least(1)
+    )
     cacheTokens: P[int] = param(
-        "maximum number of tokens of prompts and answers in the key-value cache; a row that needs more alone is an error",
+        "maximum number of tokens of prompts and answers in the key-value cache; a row that needs more alone "
+        "is an error",
         default=65536,
         check=at_least(1),
     )
-    batchInvariant: P[bool] = param("generate each text by itself, so that no bit of its scores depends on the others; slower", default=False)
+    batchInvariant: P[bool] = param(
+        "generate each text by itself, so that no bit of its scores depends on the others; slower", default=False
+    )
 
     cut = "left"
 
@@ -131,36 +172,61 @@ class GenerationAnnotator(ModelAnnotator):
         """Require a decoder, and an encoder where config.json speaks of one."""
         check_generator(bundle)
         for key, value in unsupported(generation_config(bundle)).items():
-            warnings.warn(f"{self.uid}: {bundle.folder} asks for {key}={value!r}, which this engine does not do; it is left out", stacklevel=3)
+            warnings.warn(
+                f"{self.uid}: {bundle.folder} asks for {key}={value!r}, which this engine does not do; it is left out",
+                stacklevel=3,
+            )
 
     def settings(self, task: str | None = None) -> Settings:
-        """Return the settings to generate with: the bundle's, with the pipelines' defaults; those of its ``task``; this stage's params."""
+        """Return the settings to generate with: the bundle's, with the pipelines' defaults; those of its ``task``; this
+        stage's params."""
         bundle = self.getBundle()
         own = generation_config(bundle)
         defaults = {"max_new_tokens": _MAX_NEW_TOKENS}
-        if is_seq2seq(bundle):  # what transformers' pipelines for these models set goes before the bundle's own settings there
+        if is_seq2seq(
+            bundle
+        ):  # what transformers' pipelines for these models set goes before the bundle's own settings there
             own = own | {"max_new_tokens": _MAX_NEW_TOKENS, "num_beams": _TEXT2TEXT_BEAMS}
-        if own.get("max_length", _GLOBAL_MAX_LENGTH) != _GLOBAL_MAX_LENGTH and own.get("max_new_tokens", _MAX_NEW_TOKENS) == _MAX_NEW_TOKENS:
+        if (
+            own.get("max_length", _GLOBAL_MAX_LENGTH) != _GLOBAL_MAX_LENGTH
+            and own.get("max_new_tokens", _MAX_NEW_TOKENS) == _MAX_NEW_TOKENS
+        ):
             defaults, own = {}, {key: value for key, value in own.items() if key != "max_new_tokens"}
         asked = {theirs: self.getOrDefault(ours) for ours, theirs in _OWN.items()}
         start = {"decoder_start_token_id": bundle.config.get("decoder_start_token_id", own.get("bos_token_id"))}
-        settings = replace(read_settings(defaults, start, own, task_params(bundle, task), asked), seed=self.getOrDefault("seed"))
-        if asked["max_new_tokens"] is None and not is_seq2seq(bundle) and bundle.positions is not None and settings.limit(0) >= bundle.positions:
-            settings = replace(settings, max_new_tokens=bundle.positions // 2)  # nobody asked for more than there is room for
+        settings = replace(
+            read_settings(defaults, start, own, task_params(bundle, task), asked), seed=self.getOrDefault("seed")
+        )
+        if (
+            asked["max_new_tokens"] is None
+            and not is_seq2seq(bundle)
+            and bundle.positions is not None
+            and settings.limit(0) >= bundle.positions
+        ):
+            settings = replace(
+                settings, max_new_tokens=bundle.positions // 2
+            )  # nobody asked for more than there is room for
         self._check(settings)
         if is_seq2seq(bundle) and settings.decoder_start_token_id is None:
-            raise BundleError(f"{self.uid}: {bundle.folder} names no decoder_start_token_id, in config.json or generation_config.json")
+            raise BundleError(
+                f"{self.uid}: {bundle.folder} names no decoder_start_token_id, in config.json or generation_config.json"
+            )
         return settings
 
     def _check(self, settings: Settings) -> None:
         self._check_ids()
         if "" in settings.stop_strings:
-            raise ParamError(f"{self.uid}: stopStrings={list(settings.stop_strings)!r} must not hold an empty string: it ends every text")
+            raise ParamError(
+                f"{self.uid}: stopStrings={list(settings.stop_strings)!r} must not hold an empty string: it "
+                "ends every text"
+            )
         count, beams = settings.num_return_sequences, settings.num_beams
         if beams > 1 and count > beams:
             raise ParamError(f"{self.uid}: numReturnSequences={count} is more than numBeams={beams}")
         if count > 1 and beams == 1 and not settings.do_sample:
-            raise ParamError(f"{self.uid}: numReturnSequences={count} texts would be the same: set numBeams, or doSample=True")
+            raise ParamError(
+                f"{self.uid}: numReturnSequences={count} texts would be the same: set numBeams, or doSample=True"
+            )
 
     def _check_ids(self) -> None:
         """Raise `ParamError` where a token id is asked for that the model has not."""
@@ -171,7 +237,9 @@ class GenerationAnnotator(ModelAnnotator):
             wrong = [token for token in ids if token < 0 or (isinstance(width, int) and token >= width)]
             if wrong:
                 most = width - 1 if isinstance(width, int) else "some number"
-                raise ParamError(f"{self.uid}: {name}={asked!r}: the model has no token {wrong[0]}. Its ids are 0 to {most}")
+                raise ParamError(
+                    f"{self.uid}: {name}={asked!r}: the model has no token {wrong[0]}. Its ids are 0 to {most}"
+                )
 
     def runner(self, settings: Settings) -> GenerationRunner:
         """Return what a kernel carries to generate."""
@@ -186,7 +254,10 @@ class GenerationAnnotator(ModelAnnotator):
         bad, bias = self.getOrDefault(self.badWords), self.getOrDefault(self.logitsBias)
         numbers = all(isinstance(value, (int, float)) and isfinite(value) for value in bias.values())
         if not numbers or "" in bias or "" in bad:
-            raise ParamError(f"{self.uid}: logitsBias={bias!r} takes words and finite numbers, and badWords={bad!r} words; none may be empty")
+            raise ParamError(
+                f"{self.uid}: logitsBias={bias!r} takes words and finite numbers, and badWords={bad!r} words; "
+                "none may be empty"
+            )
         return Words(tuple(bad), tuple(sorted(bias.items())))
 
     def _reading(self, settings: Settings) -> Reading:
@@ -219,7 +290,8 @@ class GenerationAnnotator(ModelAnnotator):
 
 
 def described(text: str, prompt: Prompt, made: Sequence[Generated], metadata: dict[str, str]) -> Annotation:
-    """Return the annotation of a text that was generated, in one part or several, with what every such annotation tells."""
+    """Return the annotation of a text that was generated, in one part or several, with what every such annotation
+    tells."""
     count = sum(len(part.ids) for part in made)
     reason = next((part.reason for part in made if part.reason == LENGTH), made[-1].reason)
     told = {"finish_reason": reason, "prompt_tokens": str(len(prompt.ids)), "new_tokens": str(count)}
@@ -230,7 +302,9 @@ def described(text: str, prompt: Prompt, made: Sequence[Generated], metadata: di
 
 def joined(prompts: Sequence[Prompt]) -> Prompt:
     """Return the prompts of a text's parts as one."""
-    return Prompt(tuple(token for prompt in prompts for token in prompt.ids), any(prompt.truncated for prompt in prompts))
+    return Prompt(
+        tuple(token for prompt in prompts for token in prompt.ids), any(prompt.truncated for prompt in prompts)
+    )
 
 
 def seq2seq_only(bundle: Bundle, who: str) -> None:
@@ -248,15 +322,24 @@ def is_seq2seq(bundle: Bundle) -> bool:
 
 
 def generation_config(bundle: Bundle) -> dict[str, Any]:
-    """Return a bundle's own generation settings: generation_config.json, or what older folders have of it in config.json."""
+    """Return a bundle's own generation settings: generation_config.json, or what older folders have of it in
+    config.json."""
     found = bundle.read_json("generation_config.json")
-    return {key: value for key, value in ({**bundle.text_config, **bundle.config} if found is None else found).items() if value is not None}
+    return {
+        key: value
+        for key, value in ({**bundle.text_config, **bundle.config} if found is None else found).items()
+        if value is not None
+    }
 
 
 def task_params(bundle: Bundle, task: str | None) -> Mapping[str, Any]:
-    """Return config.json's ``task_specific_params`` of a task, its ``prefix`` among them; `ParamError` where the task is not there."""
+    """Return config.json's ``task_specific_params`` of a task, its ``prefix`` among them; `ParamError` where the task
+    is not there."""
     if task is None:
         return {}
     if task not in bundle.tasks:
-        raise ParamError(f"task={task!r} is not in {bundle.folder}/config.json. Its task_specific_params have: {listed(bundle.tasks)}")
+        raise ParamError(
+            f"task={task!r} is not in {bundle.folder}/config.json. Its task_specific_params have: "
+            f"{listed(bundle.tasks)}"
+        )
     return bundle.tasks[task]

@@ -10,12 +10,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyspark.sql.pandas.types import to_arrow_type
-from pyspark.sql.types import ArrayType, BooleanType, DataType, DoubleType, LongType, MapType, StringType, StructField, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    DoubleType,
+    LongType,
+    MapType,
+    StringType,
+    StructField,
+    StructType,
+)
 
 from sparktasks.errors import ParamError
 from sparktasks.spark.annotations import Annotations
 
-_SIMPLE: dict[str, DataType] = {"string": StringType(), "integer": LongType(), "number": DoubleType(), "boolean": BooleanType()}
+_SIMPLE: dict[str, DataType] = {
+    "string": StringType(),
+    "integer": LongType(),
+    "number": DoubleType(),
+    "boolean": BooleanType(),
+}
 
 
 def spark_type(schema: Any, root: Mapping[str, Any] | None = None, within: tuple[str, ...] = ()) -> DataType:
@@ -23,7 +38,8 @@ def spark_type(schema: Any, root: Mapping[str, Any] | None = None, within: tuple
 
     Objects with properties are structs, other objects maps, arrays arrays; what may be of several types is a string.
 
-    >>> spark_type({"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": ["integer", "null"]}}}).simpleString()
+    >>> properties = {"name": {"type": "string"}, "age": {"type": ["integer", "null"]}}
+    >>> spark_type({"type": "object", "properties": properties}).simpleString()
     'struct<name:string,age:bigint>'
     """
     if not isinstance(schema, Mapping):  # true and false are schemas, too
@@ -32,9 +48,16 @@ def spark_type(schema: Any, root: Mapping[str, Any] | None = None, within: tuple
     if "$ref" in schema:
         reference = str(schema["$ref"])
         if reference in within:
-            raise ParamError(f"the JSON schema at {reference!r} contains itself, so that its values have no Spark type; use the texts as they are")
+            raise ParamError(
+                f"the JSON schema at {reference!r} contains itself, so that its values have no Spark type; use "
+                "the texts as they are"
+            )
         return spark_type(_resolved(reference, root), root, (*within, reference))
-    options = [each for each in schema.get("anyOf") or schema.get("oneOf") or [] if not (isinstance(each, Mapping) and each.get("type") == "null")]
+    options = [
+        each
+        for each in schema.get("anyOf") or schema.get("oneOf") or []
+        if not (isinstance(each, Mapping) and each.get("type") == "null")
+    ]
     if len(options) == 1:
         return spark_type(options[0], root, within)
     kinds = schema.get("type", [])
@@ -42,7 +65,9 @@ def spark_type(schema: Any, root: Mapping[str, Any] | None = None, within: tuple
     if known == ["array"]:
         return ArrayType(spark_type(schema.get("items"), root, within))
     if known == ["object"] and schema.get("properties"):
-        return StructType([StructField(name, spark_type(each, root, within)) for name, each in schema["properties"].items()])
+        return StructType(
+            [StructField(name, spark_type(each, root, within)) for name, each in schema["properties"].items()]
+        )
     if known == ["object"]:
         return MapType(StringType(), spark_type(schema.get("additionalProperties"), root, within))
     return _SIMPLE[known[0]] if len(known) == 1 and known[0] in _SIMPLE else StringType()
@@ -60,7 +85,8 @@ def _resolved(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class ReadJson:
-    """annotations whose results are JSON -> the value of each row's first one; null where there is none, or where it is no JSON."""
+    """annotations whose results are JSON -> the value of each row's first one; null where there is none, or where it is
+    no JSON."""
 
     dtype: DataType
 
@@ -85,14 +111,26 @@ def fitted(value: Any, dtype: DataType) -> Any:
     {'name': 'Ann', 'age': None}
     """
     if isinstance(dtype, StructType):
-        return {field.name: fitted(value.get(field.name), field.dataType) for field in dtype} if isinstance(value, dict) else None
+        return (
+            {field.name: fitted(value.get(field.name), field.dataType) for field in dtype}
+            if isinstance(value, dict)
+            else None
+        )
     if isinstance(dtype, MapType):
-        return [(key, fitted(each, dtype.valueType)) for key, each in value.items()] if isinstance(value, dict) else None
+        return (
+            [(key, fitted(each, dtype.valueType)) for key, each in value.items()] if isinstance(value, dict) else None
+        )
     if isinstance(dtype, ArrayType):
         return [fitted(each, dtype.elementType) for each in value] if isinstance(value, list) else None
     if isinstance(dtype, StringType):
-        text = value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return None if text is None else text.encode("utf-8", "replace").decode("utf-8")  # JSON can spell halves of characters
+        text = (
+            value
+            if value is None or isinstance(value, str)
+            else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        )
+        return (
+            None if text is None else text.encode("utf-8", "replace").decode("utf-8")
+        )  # JSON can spell halves of characters
     return _scalar(value, dtype)
 
 

@@ -63,7 +63,9 @@ class Plan:
         done: dict[int, pa.Array] = {}
         for index in self.needed:
             step = self.steps[index]
-            done[index] = step.kernel(*(done[ref.place] if ref.from_step else columns[ref.place] for ref in step.arguments))
+            done[index] = step.kernel(
+                *(done[ref.place] if ref.from_step else columns[ref.place] for ref in step.arguments)
+            )
         return [done[index] for index in self.outputs]
 
 

@@ -29,7 +29,10 @@ class LocalPipeline:
 
     def __init__(self, model: Any) -> None:
         if isinstance(model, Pipeline):
-            raise ParamError(f"LocalPipeline: {model.uid} is a Pipeline that was not fitted. Give pipeline.fit(df), or its list of stages")
+            raise ParamError(
+                f"LocalPipeline: {model.uid} is a Pipeline that was not fitted. Give pipeline.fit(df), or its "
+                "list of stages"
+            )
         stages = [model] if isinstance(model, Annotator) else getattr(model, "stages", model)
         chain: Chain = _LocalChain(None, ())
         for stage in _flattened(stages):
@@ -53,16 +56,24 @@ class LocalPipeline:
     def _each(self, data: Any, view: Any) -> Any:
         many = isinstance(data, Sequence) and not isinstance(data, (str, bytes))
         rows = [self._row(item) for item in (data if many else [data])]
-        found = [{name: view(cell) if _holds_annotations(cell) else cell for name, cell in row.items()} for row in self._run(rows)]
+        found = [
+            {name: view(cell) if _holds_annotations(cell) else cell for name, cell in row.items()}
+            for row in self._run(rows)
+        ]
         return found if many else found[0]
 
     def _row(self, item: Any) -> Mapping[str, Any]:
         if not isinstance(item, Mapping):
             if len(self._inputs) != 1:
-                raise ParamError(f"LocalPipeline: this pipeline reads {listed(self._inputs)}; give a dict with these keys, not {type(item).__name__}")
+                raise ParamError(
+                    f"LocalPipeline: this pipeline reads {listed(self._inputs)}; give a dict with these keys, "
+                    f"not {type(item).__name__}"
+                )
             return {self._inputs[0]: item}
         if missing := set(self._inputs) - set(item):
-            raise ColumnError(f"LocalPipeline: no value for {listed(sorted(missing))}; this pipeline reads {listed(self._inputs)}")
+            raise ColumnError(
+                f"LocalPipeline: no value for {listed(sorted(missing))}; this pipeline reads {listed(self._inputs)}"
+            )
         return dict(item)
 
     def _run(self, rows: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, list[Any]]]:
@@ -94,7 +105,8 @@ def _flattened(stages: Iterable[Any]) -> list[Annotator]:
             flat.append(stage)
         else:
             raise ParamError(
-                f"LocalPipeline: the stage {getattr(stage, 'uid', stage)!r} is a {type(stage).__name__}, which needs Spark. "
+                f"LocalPipeline: the stage {getattr(stage, 'uid', stage)!r} is a {type(stage).__name__}, which "
+                "needs Spark. "
                 "Give a list of the sparktasks stages instead"
             )
     return flat

@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Check:
-    """A picklable test of one value: bounds (inclusive but where ``strict``; None is open) or a closed list of options."""
+    """A picklable test of one value: bounds (inclusive but where ``strict``; None is open) or a closed list of
+    options."""
 
     low: float | None = None
     high: float | None = None
@@ -196,7 +197,12 @@ class Declared(Params):
                     setattr(cls, accessor, function)
         known = declared(cls)
         cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=p.default, annotation=p.typeConverter.kind) for name, p in known.items()]
+            [
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=p.default, annotation=p.typeConverter.kind
+                )
+                for name, p in known.items()
+            ]
         )
 
     if not TYPE_CHECKING:
@@ -214,7 +220,9 @@ class Declared(Params):
         known = declared(type(self))
         for name, value in kwargs.items():
             if name not in known:
-                raise ParamError(f"{self.uid}: there is no param {name!r}.{did_you_mean(name, known)} Allowed: {listed(known)}")
+                raise ParamError(
+                    f"{self.uid}: there is no param {name!r}.{did_you_mean(name, known)} Allowed: {listed(known)}"
+                )
             own = getattr(self, name)
             try:
                 self._paramMap[own] = own.typeConverter(value)

@@ -56,7 +56,8 @@ class StageWriter(MLWriter):
             put_files(bundle.folder, bundle.files, f"{path}/bundle", shared=_is_visible(path, self.stage.uid))
 
     def _session(self) -> SparkSession:
-        """Return the session given to this writer, else the process's, which pyspark's own look-up misses in a thread."""
+        """Return the session given to this writer, else the process's, which pyspark's own look-up misses in a
+        thread."""
         if self._sparkSession is None and (running := current_session()) is not None:
             self.session(running)
         return self.sparkSession
@@ -82,7 +83,9 @@ def _is_visible(path: str, uid: str) -> bool:
 
 def _metadata(stage: Annotator, spark_version: str) -> dict[str, Any]:
     if type(stage) is not getattr(importlib.import_module(_PACKAGE), type(stage).__name__, None):
-        raise SavedModelError(f"{stage.uid}: only the annotators of sparktasks itself can be saved, not your class {type(stage).__name__}")
+        raise SavedModelError(
+            f"{stage.uid}: only the annotators of sparktasks itself can be saved, not your class {type(stage).__name__}"
+        )
     bundle = getattr(stage, "_bundle", None)
     return {
         "model": bundle.model if bundle is not None else None,
@@ -104,16 +107,21 @@ class StageReader(MLReader[Any]):
         self.kind = kind
 
     def load(self, path: str) -> Any:
-        """Read the stage saved at ``path``; `SavedModelError` where it is of another class or was written by a newer version."""
+        """Read the stage saved at ``path``; `SavedModelError` where it is of another class or was written by a newer
+        version."""
         here = local_path(path)
         stage = load_stage(here if here is not None and (here / "metadata").is_dir() else fetch_folder(path))
         if not isinstance(stage, self.kind):
-            raise SavedModelError(f"{path} holds a {type(stage).__name__}, not a {self.kind.__name__}. Load it with {type(stage).__name__}.load")
+            raise SavedModelError(
+                f"{path} holds a {type(stage).__name__}, not a {self.kind.__name__}. Load it with "
+                f"{type(stage).__name__}.load"
+            )
         return stage
 
 
 def load_stage(folder: Path) -> Any:
-    """Read the stage saved in a folder of this machine; `SavedModelError` where its metadata are not what was written."""
+    """Read the stage saved in a folder of this machine; `SavedModelError` where its metadata are not what was
+    written."""
     metadata = read_metadata(folder)
     with _interpreting(folder):
         version, model = int(metadata.get("formatVersion", 0)), metadata.get("model")
@@ -128,7 +136,9 @@ def load_stage(folder: Path) -> Any:
     if (folder / "bundle").is_dir():
         stage.setBundle(open_bundle(folder / "bundle", model))
     elif model is not None:
-        raise SavedModelError(f"{folder} was saved with the model {model!r}, but its folder 'bundle' is missing. Copy the whole folder")
+        raise SavedModelError(
+            f"{folder} was saved with the model {model!r}, but its folder 'bundle' is missing. Copy the whole folder"
+        )
     return stage
 
 
@@ -174,7 +184,9 @@ def _interpreting(folder: Path) -> Iterator[None]:
     except SparkTasksError:
         raise
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise SavedModelError(f"{folder}: its metadata have another form than was written: {type(error).__name__}: {error}") from error
+        raise SavedModelError(
+            f"{folder}: its metadata have another form than was written: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _class(name: str, folder: Path) -> Any:
@@ -184,5 +196,8 @@ def _class(name: str, folder: Path) -> Any:
     front = importlib.import_module(_PACKAGE)
     found = getattr(front, attribute) if attribute in front.__all__ else None
     if not (isinstance(found, type) and issubclass(found, MLWritable)):
-        raise SavedModelError(f"{folder} holds a {attribute}, which this version of sparktasks lacks.{did_you_mean(attribute, front.__all__)}")
+        raise SavedModelError(
+            f"{folder} holds a {attribute}, which this version of sparktasks "
+            f"lacks.{did_you_mean(attribute, front.__all__)}"
+        )
     return found

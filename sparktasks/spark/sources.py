@@ -50,15 +50,23 @@ def _from_hub(name: str, precision: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise MissingDependency("huggingface_hub", f"loading {name!r} (no such folder here, so a hub id)", "hub") from error
+        raise MissingDependency(
+            "huggingface_hub", f"loading {name!r} (no such folder here, so a hub id)", "hub"
+        ) from error
     repository, _, revision = name.partition("@")
     everything: tuple[list[str], list[str]] = (["*.onnx"], [])
     for main, beside in (*graph_files(precision), everything):  # a repository often has ten precisions of one model
         models = [f"{sub}{file}*" for file in (*main, *beside) for sub in ("", "onnx/")]
         try:
-            folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*_SMALL_FILES, *_MODULE_WEIGHTS, *models]))
+            folder = Path(
+                snapshot_download(
+                    repository, revision=revision or None, allow_patterns=[*_SMALL_FILES, *_MODULE_WEIGHTS, *models]
+                )
+            )
         except Exception as error:
-            raise BundleError(f"there is no folder {name!r} here, and the hub did not give it: {type(error).__name__}: {error}") from error
+            raise BundleError(
+                f"there is no folder {name!r} here, and the hub did not give it: {type(error).__name__}: {error}"
+            ) from error
         if any((folder / sub / file).is_file() for file in main for sub in MODEL_FOLDERS):
             break
     return folder

@@ -127,7 +127,9 @@ def hold_files(folder: Path, names: Iterable[str], owner: object = None) -> None
 def _restored(folder: Path, name: str, scratch: Path) -> Path:
     held = _held.find(str(folder))
     if held is None:
-        raise DeliveryError(f"{folder / name} is gone: the model's folder was deleted while a stage used it. Load the stage again")
+        raise DeliveryError(
+            f"{folder / name} is gone: the model's folder was deleted while a stage used it. Load the stage again"
+        )
     held.copy(name, scratch / "file")
     return scratch / "file"
 
@@ -138,4 +140,6 @@ def _upload(spark: Any, source: Path, target: str) -> None:
         return
     jvm = spark.sparkContext._jvm
     path = jvm.org.apache.hadoop.fs.Path(target)
-    path.getFileSystem(spark._jsc.hadoopConfiguration()).copyFromLocalFile(jvm.org.apache.hadoop.fs.Path(source.as_uri()), path)
+    path.getFileSystem(spark._jsc.hadoopConfiguration()).copyFromLocalFile(
+        jvm.org.apache.hadoop.fs.Path(source.as_uri()), path
+    )

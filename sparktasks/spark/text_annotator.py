@@ -29,13 +29,21 @@ class TextRunner:
 class TextModelAnnotator(ModelAnnotator):
     """A column annotator whose model reads the token ids of texts."""
 
-    maxLength: P[int | None] = param("most tokens per run, special ones included; None asks the bundle", default=None, check=at_least(1))
+    maxLength: P[int | None] = param(
+        "most tokens per run, special ones included; None asks the bundle", default=None, check=at_least(1)
+    )
     batchTokens: P[int] = param("most padded tokens per model run", default=512, check=at_least(1))
     batchInvariant: P[bool] = param(
-        "run each text by itself, so that no bit of its result depends on the others; slower, and a must for int8 where that matters", default=False
+        (
+            "run each text by itself, so that no bit of its result depends on the others; slower, and a must for "
+            "int8 where that matters"
+        ),
+        default=False,
     )
 
     def runner(self, lengths: Lengths) -> TextRunner:
         """Return what a kernel carries to run the model on texts that are cut as ``lengths`` says."""
         budget = 1 if self.getOrDefault("batchInvariant") else self.getOrDefault("batchTokens")
-        return TextRunner(self.bundle_ref(), lengths, budget, self.getOrDefault(self.device), self.getOrDefault(self.maxRunSeconds))
+        return TextRunner(
+            self.bundle_ref(), lengths, budget, self.getOrDefault(self.device), self.getOrDefault(self.maxRunSeconds)
+        )

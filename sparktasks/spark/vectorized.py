@@ -1,7 +1,9 @@
-"""The two UDF adapters: the same plan behind an ``arrow_udf`` (Spark >= 4.1) or a ``pandas_udf`` (older, or on request).
+"""The two UDF adapters: the same plan behind an ``arrow_udf`` (Spark >= 4.1) or a ``pandas_udf`` (older, or on
+request).
 
 Both are iterator UDFs under a generator. The Arrow one returns whole columns. The pandas one would crawl on nested
-structs, so Catalyst takes annotation columns apart into flat arrays on the way in and puts them together on the way out.
+structs, so Catalyst takes annotation columns apart into flat arrays on the way in and puts them together on the way
+out.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ Fused = tuple[DataFrame, list[str], list[Column]]
 
 
 def fused_columns(
-    base: DataFrame, plan: Plan, inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType], parcels: Sequence[Parcel] = ()
+    base: DataFrame,
+    plan: Plan,
+    inputs: Sequence[tuple[str, DataType]],
+    outputs: Sequence[DataType],
+    parcels: Sequence[Parcel] = (),
 ) -> Fused:
     """Run a plan over ``base`` in one UDF; ``parcels`` hold the bundles that were sent to the executors for it.
 
@@ -60,7 +66,13 @@ def quoted(name: str) -> Column:
     return F.col("`" + name.replace("`", "``") + "`")
 
 
-def _by_arrow(base: DataFrame, plan: Plan, parcels: Sequence[Parcel], inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType]) -> Fused:
+def _by_arrow(
+    base: DataFrame,
+    plan: Plan,
+    parcels: Sequence[Parcel],
+    inputs: Sequence[tuple[str, DataType]],
+    outputs: Sequence[DataType],
+) -> Fused:
     from pyspark.sql.functions import arrow_udf  # type: ignore[attr-defined]
 
     udf = arrow_udf(_arrow_function(plan, parcels), _positional(outputs))
@@ -68,7 +80,13 @@ def _by_arrow(base: DataFrame, plan: Plan, parcels: Sequence[Parcel], inputs: Se
     return raw, names, [F.col(name) for name in names]
 
 
-def _by_pandas(base: DataFrame, plan: Plan, parcels: Sequence[Parcel], inputs: Sequence[tuple[str, DataType]], outputs: Sequence[DataType]) -> Fused:
+def _by_pandas(
+    base: DataFrame,
+    plan: Plan,
+    parcels: Sequence[Parcel],
+    inputs: Sequence[tuple[str, DataType]],
+    outputs: Sequence[DataType],
+) -> Fused:
     from pyspark.sql.functions import pandas_udf  # type: ignore[attr-defined]
 
     arguments = [flat for name, dtype in inputs for flat in flat_columns(quoted(name), dtype)]
@@ -77,7 +95,14 @@ def _by_pandas(base: DataFrame, plan: Plan, parcels: Sequence[Parcel], inputs: S
     udf = pandas_udf(_pandas_function(plan, parcels, [dtype for _, dtype in inputs], outputs), _positional(types))
     raw, names = _generated(base, udf(*arguments), len(types))
     flat = iter(names)
-    return raw, names, [assembled([F.col(next(flat)) for _ in range(count)], dtype) for dtype, count in zip(outputs, counts, strict=True)]
+    return (
+        raw,
+        names,
+        [
+            assembled([F.col(next(flat)) for _ in range(count)], dtype)
+            for dtype, count in zip(outputs, counts, strict=True)
+        ],
+    )
 
 
 _ADAPTERS: dict[str, Callable[..., Fused]] = {"arrow": _by_arrow, "pandas": _by_pandas}
@@ -99,7 +124,9 @@ def _arrow_function(plan: Plan, parcels: Sequence[Parcel]) -> Callable[..., Any]
     return fused
 
 
-def _pandas_function(plan: Plan, parcels: Sequence[Parcel], inputs: Sequence[DataType], outputs: Sequence[DataType]) -> Callable[..., Any]:
+def _pandas_function(
+    plan: Plan, parcels: Sequence[Parcel], inputs: Sequence[DataType], outputs: Sequence[DataType]
+) -> Callable[..., Any]:
     import pandas as pd
 
     fused = _function("run_pandas", plan, parcels, inputs, outputs)
@@ -143,7 +170,11 @@ def run_arrow(batches: Iterator[Any], sent: Sequence[tuple[Any, ...]], plan: Pla
 
 
 def run_pandas(
-    batches: Iterator[Any], sent: Sequence[tuple[Any, ...]], plan: Plan, inputs: Sequence[DataType], outputs: Sequence[DataType]
+    batches: Iterator[Any],
+    sent: Sequence[tuple[Any, ...]],
+    plan: Plan,
+    inputs: Sequence[DataType],
+    outputs: Sequence[DataType],
 ) -> Iterator[pd.DataFrame]:
     """Run a plan behind a ``pandas_udf``."""
     import pandas as pd
@@ -156,7 +187,8 @@ def run_pandas(
 
 
 def prepare_worker(parcels: Sequence[Parcel] = ()) -> None:
-    """Tell this worker what was sent to it, and the model runtime what Spark gave the task: threads (``spark.task.cpus``) and a GPU."""
+    """Tell this worker what was sent to it, and the model runtime what Spark gave the task: threads
+    (``spark.task.cpus``) and a GPU."""
     from sparktasks.runtime import devices, threads
 
     receive(parcels)

@@ -70,7 +70,11 @@ def test_words_make_a_document_and_its_tokens() -> None:
     found = LocalPipeline([WordsAssembler()]).fullAnnotate({"words": ["Do", "n't", None, "", "é😀"]})
     text = found["document"][0].result
     assert text == "Do n't é😀"
-    assert [text[t.begin : t.end + 1] for t in found["token"]] == [t.result for t in found["token"]] == ["Do", "n't", "é😀"]
+    assert (
+        [text[t.begin : t.end + 1] for t in found["token"]]
+        == [t.result for t in found["token"]]
+        == ["Do", "n't", "é😀"]
+    )
 
 
 FORMS: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -86,7 +90,9 @@ FORMS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("params", "expected"), FORMS)
-def test_finisher_gives_plain_values(spark: SparkSession, params: dict[str, Any], expected: dict[str, Any], adapter: str) -> None:
+def test_finisher_gives_plain_values(
+    spark: SparkSession, params: dict[str, Any], expected: dict[str, Any], adapter: str
+) -> None:
     stages = [DocumentAssembler(), RegexTokenizer(), Finisher(inputCols="token", **params)]
     df = spark.createDataFrame([("one two",), ("",)], "text string")
     full, empty = PipelineModel(stages).transform(df).drop("text").collect()
@@ -111,7 +117,11 @@ def test_finisher_refuses_strings_of_numbers(spark: SparkSession) -> None:
     [
         [DocumentAssembler(inputCols=["a", "b"], outputCols=["x", "X"])],
         [WordsAssembler(outputCols=["x", "x"])],
-        [DocumentAssembler(), RegexTokenizer(), Finisher(inputCols=["document", "token"], outputCols=["x", "x_score"], values=["result", "score"])],
+        [
+            DocumentAssembler(),
+            RegexTokenizer(),
+            Finisher(inputCols=["document", "token"], outputCols=["x", "x_score"], values=["result", "score"]),
+        ],
     ],
 )
 def test_outputs_of_one_name_are_refused(stages: list[Annotator]) -> None:
@@ -128,7 +138,12 @@ def test_words_must_be_lists_and_chains_must_begin_with_an_assembler() -> None:
 
 def test_assembler_refuses_numbers_and_names_what_fits(spark: SparkSession) -> None:
     df = spark.createDataFrame([(1, "a", ["b"])], "id int, text string, words array<string>")
-    with pytest.raises(ColumnError, match=r"'id' is int, but string or array<string> is wanted. Columns that would fit: 'text', 'words'"):
+    with pytest.raises(
+        ColumnError,
+        match=r"'id' is int, but string or array<string> is wanted. Columns that would fit: 'text', 'words'",
+    ):
         DocumentAssembler(inputCol="id").transform(df)
-    with pytest.raises(ColumnError, match=r"'text' is string, but array<string> is wanted. Columns that would fit: 'words'"):
+    with pytest.raises(
+        ColumnError, match=r"'text' is string, but array<string> is wanted. Columns that would fit: 'words'"
+    ):
         WordsAssembler(inputCol="text").transform(df)

@@ -21,7 +21,8 @@ from sparktasks.runtime.generation.scheduler import Result
 # From "Natural history of the farm" style notes, written for this test.
 STORY = (
     "The bridge over the river was closed on Monday. Engineers found cracks in two of the bridge's pillars. "
-    "The town's bakery sold out of bread that morning. The cracks in the pillars are as long as a hand, the engineers said. "
+    "The town's bakery sold out of bread that morning. The cracks in the pillars are as long as a hand, the "
+    "engineers said. "
     "Traffic over the river is led to the old bridge until the pillars are repaired. A dog show takes place on Sunday. "
     "The repair of the bridge will cost two million and take until spring."
 )
@@ -71,8 +72,15 @@ def test_the_tasks_own_settings_and_prefix_are_used(bundle: Callable[[str], str]
     (folder / "config.json").write_text(json.dumps(config | {"task_specific_params": tasks}))
     stage = Summarizer.pretrained(folder, maxNewTokens=12)
     settings = stage.settings("summarization")
-    assert (settings.num_beams, settings.min_length, settings.no_repeat_ngram_size, settings.max_new_tokens) == (2, 6, 3, 12)
-    plain = Summarizer.pretrained(bundle("t5-text2text-generation"), maxNewTokens=12, numBeams=2, minNewTokens=5, noRepeatNgramSize=3)
+    assert (settings.num_beams, settings.min_length, settings.no_repeat_ngram_size, settings.max_new_tokens) == (
+        2,
+        6,
+        3,
+        12,
+    )
+    plain = Summarizer.pretrained(
+        bundle("t5-text2text-generation"), maxNewTokens=12, numBeams=2, minNewTokens=5, noRepeatNgramSize=3
+    )
     assert summary(stage)[0].result == summary(plain, f"summarize: {STORY}")[0].result
 
 
@@ -91,7 +99,9 @@ def test_long_documents_are_cut_or_summarized_by_windows(bundle: Callable[[str],
 
 def test_a_text_without_sentences_is_cut_between_words(bundle: Callable[[str], str]) -> None:
     spoken = " ".join(["the bridge over the river was closed and nobody knows when it opens"] * 12)
-    stage = Summarizer.pretrained(bundle("t5-text2text-generation"), maxLength=60, maxNewTokens=12, numBeams=1, longDocument="hierarchical")
+    stage = Summarizer.pretrained(
+        bundle("t5-text2text-generation"), maxLength=60, maxNewTokens=12, numBeams=1, longDocument="hierarchical"
+    )
     (found,) = summary(stage, spoken)
     assert "truncated" not in found.metadata
     assert int(found.metadata["windows"]) > 3
@@ -124,7 +134,9 @@ def test_no_window_loses_a_word(bundle: Callable[[str], str], monkeypatch: pytes
         return run(self, prompts)
 
     monkeypatch.setattr(Generator, "run", watched)
-    stage = Summarizer.pretrained(bundle("t5-text2text-generation"), maxLength=24, maxNewTokens=6, numBeams=1, longDocument="hierarchical")
+    stage = Summarizer.pretrained(
+        bundle("t5-text2text-generation"), maxLength=24, maxNewTokens=6, numBeams=1, longDocument="hierarchical"
+    )
     for gap in (" ", "\n", "\n\n\n", " " * 20):
         (found,) = summary(stage, gap.join(["The cat sat on the mat."] * 40))
         assert "truncated" not in found.metadata
@@ -132,7 +144,9 @@ def test_no_window_loses_a_word(bundle: Callable[[str], str], monkeypatch: pytes
     assert not any(cut)
 
 
-def test_texts_that_cannot_be_summarized_are_errors_of_their_rows(bundle: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_that_cannot_be_summarized_are_errors_of_their_rows(
+    bundle: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> Any:
         raise ZeroDivisionError("no words")
 

@@ -39,7 +39,10 @@ def test_threshold_leaves_out_unsure_labels(bundle: Find) -> None:
 
 
 def test_multi_label_scores_are_independent(bundle: Find) -> None:
-    scores = [annotation.score or 0 for annotation in classify(bundle("roberta-text-classification"), ["play music"], topK=None)[0]]
+    scores = [
+        annotation.score or 0
+        for annotation in classify(bundle("roberta-text-classification"), ["play music"], topK=None)[0]
+    ]
     assert sum(scores) != pytest.approx(1, abs=1e-3)
 
 
@@ -74,7 +77,9 @@ def test_long_pairs_are_cut_before_they_grow(bundle: Find, name: str) -> None:
         DocumentAssembler(inputCols=["a", "b"], outputCols=["a_doc", "b_doc"]),
         TextClassifier.pretrained(bundle(name), inputCols=["a_doc", "b_doc"], topK=None),
     ]
-    short, long = LocalPipeline(stages).fullAnnotate([{"a": "play music " * n, "b": "set an alarm " * n} for n in (300, 30_000)])
+    short, long = LocalPipeline(stages).fullAnnotate(
+        [{"a": "play music " * n, "b": "set an alarm " * n} for n in (300, 30_000)]
+    )
     assert [a.result for a in short["category"]] == [a.result for a in long["category"]]
     assert [a.score for a in short["category"]] == pytest.approx([a.score for a in long["category"]], abs=1e-6)
     assert all(a.metadata["truncated"] == "true" for a in long["category"])
@@ -106,10 +111,15 @@ def test_windows_average_the_whole_text_by_token_count(bundle: Find) -> None:
     words = (["fox"] * room, ["dog"] * (room // 2))
     texts = [" ".join(words[0] + words[1]), " ".join(words[0]), " ".join(words[1])]
     assert all(len(annotations) == 5 for annotations in classify(name, texts, topK=None, maxLength=20))
-    both, first, second = ({a.result: a.score or 0 for a in row} for row in classify(name, texts, topK=None, maxLength=20, longText="window"))
+    both, first, second = (
+        {a.result: a.score or 0 for a in row}
+        for row in classify(name, texts, topK=None, maxLength=20, longText="window")
+    )
     tokens = [_tokens(name, text) for text in texts]
     if tokens[0] == tokens[1] + tokens[2] and tokens[1] == room:
-        assert both == pytest.approx({k: (first[k] * tokens[1] + second[k] * tokens[2]) / tokens[0] for k in both}, abs=1e-5)
+        assert both == pytest.approx(
+            {k: (first[k] * tokens[1] + second[k] * tokens[2]) / tokens[0] for k in both}, abs=1e-5
+        )
     truncated = {a.result: a.score or 0 for a in classify(name, texts, topK=None, maxLength=20)[0]}
     assert both != pytest.approx(truncated, abs=1e-3)
 
@@ -141,7 +151,11 @@ def test_one_partner_serves_all_documents_and_a_missing_one_is_an_error(bundle: 
     shared = local.fullAnnotate({"a": ["one", "two", "three"], "b": ["partner"]})["category"]
     assert [annotation.error for annotation in shared] == [None] * 3
     short = local.fullAnnotate({"a": ["one", "two", "three"], "b": ["first", "second"]})["category"]
-    assert [annotation.error for annotation in short] == [None, None, "DataError: there is no document to pair this one with"]
+    assert [annotation.error for annotation in short] == [
+        None,
+        None,
+        "DataError: there is no document to pair this one with",
+    ]
 
 
 def test_documents_of_an_array_are_classified_each(bundle: Find) -> None:
@@ -149,13 +163,21 @@ def test_documents_of_an_array_are_classified_each(bundle: Find) -> None:
     assert [annotation.metadata["sentence"] for annotation in found] == ["0", "3"]
 
 
-HARD = {"only emoji": "😀🎉👩‍👩‍👧", "right to left": "مرحبا بالعالم", "nul": "a\x00b", "lone surrogate": "a\ud800b", "5 MB": "lorem ipsum " * 420_000}
+HARD = {
+    "only emoji": "😀🎉👩‍👩‍👧",
+    "right to left": "مرحبا بالعالم",
+    "nul": "a\x00b",
+    "lone surrogate": "a\ud800b",
+    "5 MB": "lorem ipsum " * 420_000,
+}
 
 
 @pytest.mark.parametrize("case", HARD)
 def test_hard_texts_are_annotated_with_right_offsets(bundle: Find, case: str) -> None:
     found = classify(bundle("bert-text-classification"), [HARD[case]])[0]
-    assert [(annotation.begin, annotation.end, annotation.error) for annotation in found] == [(0, len(HARD[case]) - 1, None)]
+    assert [(annotation.begin, annotation.end, annotation.error) for annotation in found] == [
+        (0, len(HARD[case]) - 1, None)
+    ]
 
 
 @pytest.fixture
@@ -164,7 +186,12 @@ def broken(bundle: Find, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("file", "message"), [("config.json", "has no config.json"), ("tokenizer.json", "has no tokenizer.json"), ("model.onnx", "has no model.onnx")]
+    ("file", "message"),
+    [
+        ("config.json", "has no config.json"),
+        ("tokenizer.json", "has no tokenizer.json"),
+        ("model.onnx", "has no model.onnx"),
+    ],
 )
 def test_missing_files_are_named(broken: Path, file: str, message: str) -> None:
     (broken / file).unlink()
@@ -231,12 +258,17 @@ def test_outside_data_behind_the_links_of_a_hub_snapshot_is_read(broken: Path, t
     snapshot.mkdir(parents=True)
     for file in make_large(broken, tmp_path / "large", size=1 << 20).iterdir():
         (snapshot / file.name).symlink_to(file.rename(blobs / f"hash of {file.name}"))
-    answers = [LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(folder)]).annotate("play music") for folder in (broken, snapshot)]
+    answers = [
+        LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(folder)]).annotate("play music")
+        for folder in (broken, snapshot)
+    ]
     assert answers[0] == answers[1]
 
 
 def test_models_of_another_task_are_refused(bundle: Find) -> None:
-    with pytest.raises(BundleError, match=r"of shape .* but \(batch, labels\) is wanted. Was it exported for another task"):
+    with pytest.raises(
+        BundleError, match=r"of shape .* but \(batch, labels\) is wanted. Was it exported for another task"
+    ):
         TextClassifier.pretrained(bundle("bert-token-classification"))
     with pytest.raises(BundleError, match=r"but \(batch, tokens, labels\) is wanted"):
         TokenClassifier.pretrained(bundle("bert-text-classification"))
@@ -271,7 +303,16 @@ def test_named_file_is_the_one_that_runs(broken: Path) -> None:
 
 def test_null_fields_in_configs_mean_their_absence(broken: Path, bundle: Find) -> None:
     path = broken / "tokenizer_config.json"
-    nulls = dict.fromkeys(["truncation_side", "padding_side", "pad_token_type_id", "added_tokens_decoder", "add_prefix_space", "unk_token"])
+    nulls = dict.fromkeys(
+        [
+            "truncation_side",
+            "padding_side",
+            "pad_token_type_id",
+            "added_tokens_decoder",
+            "add_prefix_space",
+            "unk_token",
+        ]
+    )
     path.write_text(json.dumps(json.loads(path.read_text()) | nulls))
     assert classify(str(broken), ["play music"]) == classify(bundle("bert-text-classification"), ["play music"])
 

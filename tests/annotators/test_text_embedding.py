@@ -56,8 +56,14 @@ POOLING = "1_Pooling/config.json"
         ({POOLING: {"pooling_mode": "attention"}}, r"the pooling 'attention' is not known. Known are: 'mean', 'cls'"),
         ({POOLING: {"pooling_mode_secret": True}}, "the pooling 'pooling_mode_secret' is not known"),
         ({POOLING: ["mean"]}, r"1_Pooling/config.json holds .*; an object is expected"),
-        ({"modules.json": [*MODULES, module("Dense", "2_Dense")], "2_Dense/config.json": {}}, "not in 2_Dense/model.safetensors"),
-        ({"sentence_bert_config.json": {"transformer_task": "text-generation"}}, "want transformer_task='text-generation'"),
+        (
+            {"modules.json": [*MODULES, module("Dense", "2_Dense")], "2_Dense/config.json": {}},
+            "not in 2_Dense/model.safetensors",
+        ),
+        (
+            {"sentence_bert_config.json": {"transformer_task": "text-generation"}},
+            "want transformer_task='text-generation'",
+        ),
         ({"sentence_bert_config.json": {"modality_config": {"message": {}}}}, "put texts into a chat template"),
         (
             {"sentence_bert_config.json": {"processing_kwargs": {"text": {"add_special_tokens": False}}}},
@@ -111,7 +117,15 @@ def test_a_folder_without_the_files_warns_of_what_is_assumed(folder: Path) -> No
 
 
 def test_the_default_prompt_is_put_before_texts(folder: Path) -> None:
-    write(folder, {"config_sentence_transformers.json": {"prompts": {"query": "search for ", "none": ""}, "default_prompt_name": "query"}})
+    write(
+        folder,
+        {
+            "config_sentence_transformers.json": {
+                "prompts": {"query": "search for ", "none": ""},
+                "default_prompt_name": "query",
+            }
+        },
+    )
     assert np.array_equal(vector(folder), vector(folder, prompt="search for "))
     assert np.array_equal(vector(folder, prompt=""), vector(folder, promptName="none"))
     assert not np.allclose(vector(folder), vector(folder, prompt=""))

@@ -17,7 +17,10 @@ from sparktasks import DocumentAssembler, LocalPipeline, TextGenerator
 from sparktasks.annotators.tasks.text_generation import fields_of
 from sparktasks.errors import BundleError, ColumnError, DataError, ParamError
 
-CHATML = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+CHATML = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt "
+    "%}[assistant] {% endif %}"
+)
 Make = Callable[..., TextGenerator]
 
 
@@ -25,7 +28,9 @@ Make = Callable[..., TextGenerator]
 def make(bundle: Callable[[str], str], tmp_path: Path) -> Make:
     """Make generators of a few greedy tokens; ``edit`` changes files of a copy of the bundle."""
 
-    def made(name: str = "gpt2-text-generation", edit: Callable[[Path], object] | None = None, **params: Any) -> TextGenerator:
+    def made(
+        name: str = "gpt2-text-generation", edit: Callable[[Path], object] | None = None, **params: Any
+    ) -> TextGenerator:
         folder = Path(bundle(name))
         if edit:
             folder = Path(shutil.copytree(folder, tmp_path / "model"))
@@ -40,7 +45,9 @@ def merged(name: str, **values: Any) -> Callable[[Path], object]:
 
     def edit(folder: Path) -> object:
         content = json.loads((folder / name).read_text()) | values
-        return (folder / name).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+        return (folder / name).write_text(
+            json.dumps({key: value for key, value in content.items() if value is not None})
+        )
 
     return edit
 
@@ -56,7 +63,12 @@ def one(stage: TextGenerator, row: Any = "my lord, the king") -> Any:
 
 def test_texts_say_how_they_came_about(make: Make) -> None:
     (found,) = one(make())
-    assert found.metadata == {"sentence": "0", "finish_reason": "length", "prompt_tokens": found.metadata["prompt_tokens"], "new_tokens": "8"}
+    assert found.metadata == {
+        "sentence": "0",
+        "finish_reason": "length",
+        "prompt_tokens": found.metadata["prompt_tokens"],
+        "new_tokens": "8",
+    }
     assert found.result[found.begin : found.end + 1] == found.result != ""
     assert found.score < 0
 
@@ -67,11 +79,15 @@ def test_the_prompt_comes_along_when_asked_for(make: Make) -> None:
 
 def test_a_template_makes_a_prompt_of_columns(make: Make) -> None:
     stage = make(promptTemplate="{n} {{times}}: {what}, {what}", returnFullText=True)
-    found = LocalPipeline([stage]).fullAnnotate([{"n": 3, "what": "the king"}, {"n": None, "what": "x"}, {"n": 1, "what": ""}])
+    found = LocalPipeline([stage]).fullAnnotate(
+        [{"n": 3, "what": "the king"}, {"n": None, "what": "x"}, {"n": 1, "what": ""}]
+    )
     assert found[0]["generation"][0].result.startswith("3 {times}: the king, the king")
     assert found[1]["generation"] == []
     assert found[2]["generation"][0].result.startswith("1 {times}: , ")
-    documents = LocalPipeline([DocumentAssembler(), make(promptTemplate="So: {document}", returnFullText=True)]).fullAnnotate("the king")
+    documents = LocalPipeline(
+        [DocumentAssembler(), make(promptTemplate="So: {document}", returnFullText=True)]
+    ).fullAnnotate("the king")
     assert documents["generation"][0].result.startswith("So: the king")
 
 
@@ -102,7 +118,9 @@ def test_chats_are_written_as_the_bundle_wants_them(make: Make) -> None:
     assert one(stage, "the king")[0].result == wanted.result
     messages = [{"role": "user", "content": "the king"}]
     assert one(stage.copy().setParams(messagesCol="m"), {"m": messages})[0].result == wanted.result
-    prefilled = one(stage.copy().setParams(messagesCol="m"), {"m": [*messages, {"role": "assistant", "content": "He"}]})[0]
+    prefilled = one(
+        stage.copy().setParams(messagesCol="m"), {"m": [*messages, {"role": "assistant", "content": "He"}]}
+    )[0]
     assert prefilled.result == one(plain, "[system] Be kind.\n[user] the king\n[assistant] He")[0].result
 
 
@@ -110,7 +128,9 @@ def test_chats_that_lack_something_are_errors_of_their_rows(make: Make) -> None:
     stage = make(edit=chats, messagesCol="m")
     rows: list[Any] = [[{"role": "user", "content": None}], [], None, [{"role": "user", "content": "the king"}]]
     found = [row["generation"] for row in LocalPipeline([stage]).fullAnnotate([{"m": row} for row in rows])]
-    assert [[item.error and item.error[:30] for item in row] for row in found] == [["DataError: a chat needs messages"[:30]]] * 2 + [[], [None]]
+    assert [[item.error and item.error[:30] for item in row] for row in found] == [
+        ["DataError: a chat needs messages"[:30]]
+    ] * 2 + [[], [None]]
 
 
 def test_chats_on_spark_equal_those_without(make: Make, spark: SparkSession) -> None:
@@ -126,8 +146,12 @@ def test_several_texts_for_a_prompt(make: Make) -> None:
     assert len({item.result for item in beams}) == 3
     drawn = one(make(doSample=True, numReturnSequences=4, topK=0))
     assert len({item.result for item in drawn}) == 4
-    assert [item.result for item in drawn] == [item.result for item in one(make(doSample=True, numReturnSequences=4, topK=0))]
-    assert [item.result for item in drawn] != [item.result for item in one(make(doSample=True, numReturnSequences=4, topK=0, seed=7))]
+    assert [item.result for item in drawn] == [
+        item.result for item in one(make(doSample=True, numReturnSequences=4, topK=0))
+    ]
+    assert [item.result for item in drawn] != [
+        item.result for item in one(make(doSample=True, numReturnSequences=4, topK=0, seed=7))
+    ]
 
 
 def test_a_stop_string_ends_a_text(make: Make) -> None:
@@ -150,7 +174,9 @@ def test_the_bundles_own_settings_are_used_and_params_go_first(make: Make) -> No
     stage = make(edit=edit, maxNewTokens=None)
     assert (stage.settings().max_new_tokens, stage.settings().num_beams) == (3, 2)
     assert stage.copy().setParams(numBeams=1, maxNewTokens=5).settings().max_new_tokens == 5
-    assert make().copy().setParams(maxNewTokens=None).settings().max_new_tokens == 128, "half of the model's 256 positions"
+    assert make().copy().setParams(maxNewTokens=None).settings().max_new_tokens == 128, (
+        "half of the model's 256 positions"
+    )
 
 
 def test_settings_the_engine_lacks_are_named(make: Make) -> None:
@@ -191,8 +217,12 @@ def test_params_that_cannot_be_are_refused(params: dict[str, Any], message: str,
 def test_chats_without_a_template_and_columns_that_are_no_chats_are_refused(make: Make, spark: SparkSession) -> None:
     with pytest.raises(BundleError, match="has no chat template"):
         one(make(chat=True))
-    frame = spark.createDataFrame([("a", [{"role": "u", "content": "c"}])], "text string, m array<struct<role:string,content:string>>")
-    with pytest.raises(ColumnError, match=r"'text' is string, but array<struct<role:string,content:string>> is expected.*fit: 'm'"):
+    frame = spark.createDataFrame(
+        [("a", [{"role": "u", "content": "c"}])], "text string, m array<struct<role:string,content:string>>"
+    )
+    with pytest.raises(
+        ColumnError, match=r"'text' is string, but array<struct<role:string,content:string>> is expected.*fit: 'm'"
+    ):
         make(edit=chats, messagesCol="text").transform(frame)
 
 
@@ -208,7 +238,12 @@ def test_a_saved_pipeline_generates_the_same(make: Make, spark: SparkSession, tm
     assert loaded.fullAnnotate("my lord")["generation"] == one(stage, "my lord")
 
 
-FRIEND = {"type": "object", "properties": {"who": {"enum": ["Nurse"], "type": "string"}}, "required": ["who"], "additionalProperties": False}
+FRIEND = {
+    "type": "object",
+    "properties": {"who": {"enum": ["Nurse"], "type": "string"}},
+    "required": ["who"],
+    "additionalProperties": False,
+}
 PERSON = {
     "type": "object",
     "properties": {
@@ -235,7 +270,10 @@ def test_json_texts_become_a_typed_column(make: Make, spark: SparkSession, adapt
     stage = make(jsonSchema=PERSON, maxNewTokens=96, parsedCol="person", promptTemplate="{a}")
     frame = spark.createDataFrame([("my lord",), (None,), ("Enter the king.",)], "a string")
     found = stage.transform(frame)
-    assert found.schema["person"].dataType.simpleString() == "struct<name:string,age:bigint,friends:array<struct<who:string>>>"
+    assert (
+        found.schema["person"].dataType.simpleString()
+        == "struct<name:string,age:bigint,friends:array<struct<who:string>>>"
+    )
     rows = found.select("a", "generation.result", "person").collect()
     assert rows[1].person is None
     for row in (rows[0], rows[2]):
@@ -245,7 +283,9 @@ def test_json_texts_become_a_typed_column(make: Make, spark: SparkSession, adapt
 
 
 def test_json_that_is_cut_off_is_null(make: Make) -> None:
-    found = LocalPipeline([make(jsonSchema=PERSON, maxNewTokens=3, parsedCol="person", promptTemplate="{a}")]).annotate({"a": "my lord"})
+    found = LocalPipeline([make(jsonSchema=PERSON, maxNewTokens=3, parsedCol="person", promptTemplate="{a}")]).annotate(
+        {"a": "my lord"}
+    )
     assert found["person"] is None
     assert found["generation"][0].startswith("{")
 
@@ -263,14 +303,24 @@ def test_a_template_refuses_structs(make: Make, spark: SparkSession) -> None:
         make(promptTemplate="{a}").transform(frame)
 
 
-LETTERS = {"type": "array", "items": {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9, "minimum": 0}}, "required": ["n"]}}
+LETTERS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "maximum": 9, "minimum": 0}},
+        "required": ["n"],
+    },
+}
 
 
 def test_arrays_of_objects_are_values_or_null(make: Make, spark: SparkSession, adapter: str) -> None:
     schema = LETTERS | {"minItems": 1, "maxItems": 2, "items": LETTERS["items"] | {"additionalProperties": False}}
     frame = spark.createDataFrame([("my lord",), (None,)], "a string")
     whole, cut = (
-        make(jsonSchema=schema, maxNewTokens=count, parsedCol="p", promptTemplate="{a}").transform(frame).select("generation.result", "p").collect()
+        make(jsonSchema=schema, maxNewTokens=count, parsedCol="p", promptTemplate="{a}")
+        .transform(frame)
+        .select("generation.result", "p")
+        .collect()
         for count in (64, 3)
     )
     assert [each.asDict() for each in whole[0].p] == json.loads(whole[0].result[0])
@@ -292,7 +342,10 @@ def test_a_grammar_that_is_done_ends_a_text_however_short(make: Make) -> None:
 
 
 def test_beams_return_no_text_twice(make: Make) -> None:
-    assert [each.result for each in one(make(jsonSchema={"enum": ["merry"]}, maxNewTokens=20, numBeams=4, numReturnSequences=4))] == ['"merry"']
+    assert [
+        each.result
+        for each in one(make(jsonSchema={"enum": ["merry"]}, maxNewTokens=20, numBeams=4, numReturnSequences=4))
+    ] == ['"merry"']
     found = one(make(regex="yes|no", maxNewTokens=20, numBeams=4, numReturnSequences=4))
     assert sorted(each.result for each in found) == ["no", "yes"]
     assert found[0].score >= found[1].score
@@ -364,7 +417,9 @@ def test_parsed_texts_keep_their_spaces(make: Make) -> None:
 
 def test_constraints_and_tidy_spaces_cannot_be_combined(make: Make) -> None:
     for constraint in ({"regex": "a"}, {"jsonSchema": {"enum": ["a"]}}):
-        with pytest.raises(ParamError, match=r"cleanUpTokenizationSpaces=True cannot be combined with jsonSchema or regex"):
+        with pytest.raises(
+            ParamError, match=r"cleanUpTokenizationSpaces=True cannot be combined with jsonSchema or regex"
+        ):
             make(cleanUpTokenizationSpaces=True, **constraint).kernel()
 
 
@@ -387,7 +442,9 @@ def test_every_error_of_a_row_fails_the_job_where_that_is_asked_for(
 ) -> None:
     def edit(folder: Path) -> None:
         merged("generation_config.json", bos_token_id=None)(folder)
-        (folder / "chat_template.jinja").write_text(CHATML + "{% if messages[0].role == 'king' %}{{ raise_exception('no kings') }}{% endif %}")
+        (folder / "chat_template.jinja").write_text(
+            CHATML + "{% if messages[0].role == 'king' %}{{ raise_exception('no kings') }}{% endif %}"
+        )
 
     stage = make(edit=edit, **params)
     (found,) = LocalPipeline([stage]).fullAnnotate(rows)[0]["generation"]
@@ -412,9 +469,17 @@ def test_only_prompts_that_are_continued_can_be_part_of_the_result(make: Make) -
 
 
 def test_numbers_in_templates_read_alike_on_both_adapters(make: Make, spark: SparkSession, adapter: str) -> None:
-    frame = spark.sql("SELECT float(0.1) AS f, double('NaN') AS n, date'2020-01-02' AS d, array('x', 'y') AS l, true AS b, 1.50BD AS m")
+    frame = spark.sql(
+        "SELECT float(0.1) AS f, double('NaN') AS n, date'2020-01-02' AS d, array('x', 'y') AS l, true AS b, "
+        "1.50BD AS m"
+    )
     stage = make(promptTemplate="{f} {d} {l} {b} {m}", returnFullText=True, maxNewTokens=1)
-    assert stage.transform(frame).select("generation.result").first()[0][0].startswith("0.1 2020-01-02 ['x', 'y'] True 1.50")
+    assert (
+        stage.transform(frame)
+        .select("generation.result")
+        .first()[0][0]
+        .startswith("0.1 2020-01-02 ['x', 'y'] True 1.50")
+    )
     assert make(promptTemplate="{n}").transform(frame).select("generation.result").first()[0] == []
     with pytest.raises(ColumnError, match="timestamp"):
         make(promptTemplate="{t}").transform(spark.sql("SELECT timestamp'2020-01-02 03:04:05' AS t"))

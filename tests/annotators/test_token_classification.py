@@ -33,7 +33,9 @@ def test_windows_label_every_token_once(bundle: Find, name: str, stride: int | N
 
 def test_truncation_leaves_the_end_unlabelled_only_when_asked(bundle: Find) -> None:
     stages = [
-        TokenClassifier.pretrained(bundle(NAMES[0]), outputCol=mode, aggregation="first", ignoreLabels=[], longText=mode)
+        TokenClassifier.pretrained(
+            bundle(NAMES[0]), outputCol=mode, aggregation="first", ignoreLabels=[], longText=mode
+        )
         for mode in ("window", "truncate")
     ]
     found = LocalPipeline([DocumentAssembler(), *stages]).fullAnnotate(LONG)
@@ -46,7 +48,9 @@ def test_given_tokens_get_one_label_each(bundle: Find, name: str) -> None:
     stage = TokenClassifier.pretrained(bundle(name), inputCols=["document", "token"])
     text = LONG + " naïve 日本語 😀 don't " + "x" * 200
     found = LocalPipeline([DocumentAssembler(), RegexTokenizer(), stage]).fullAnnotate(text)
-    assert [(a.begin, a.end, a.metadata["word"]) for a in found["entities"]] == [(t.begin, t.end, t.result) for t in found["token"]]
+    assert [(a.begin, a.end, a.metadata["word"]) for a in found["entities"]] == [
+        (t.begin, t.end, t.result) for t in found["token"]
+    ]
     assert all(a.result is not None and 0 < (a.score or 0) <= 1 for a in found["entities"])
 
 
@@ -81,7 +85,9 @@ def test_unknown_words_stand_alone_wherever_the_unknown_token_is_named(bundle: F
     config = json.loads(path.read_text())
     path.write_text(json.dumps({key: value for key, value in config.items() if key != "unk_token"}))
     answers = [
-        LocalPipeline([DocumentAssembler(), TokenClassifier.pretrained(each, aggregation="first", ignoreLabels=[])]).annotate("saw 龘 cat 🦄")
+        LocalPipeline(
+            [DocumentAssembler(), TokenClassifier.pretrained(each, aggregation="first", ignoreLabels=[])]
+        ).annotate("saw 龘 cat 🦄")
         for each in (folder, bundle(NAMES[0]))
     ]
     assert answers[0] == answers[1]
@@ -98,7 +104,9 @@ def test_sentences_of_a_row_are_read_apart(bundle: Find) -> None:
 
 def test_merged_entities_are_slices_of_the_document(bundle: Find) -> None:
     tagger = TokenClassifier.pretrained(bundle(NAMES[0]), inputCols=["document", "token"])
-    local = LocalPipeline([DocumentAssembler(), RegexTokenizer(), tagger, EntityMerger(inputCols=["document", "entities"])])
+    local = LocalPipeline(
+        [DocumentAssembler(), RegexTokenizer(), tagger, EntityMerger(inputCols=["document", "entities"])]
+    )
     text = "Romeo met Juliet in old Verona, near Mantua and Padua"
     found = local.fullAnnotate(text)
     assert found["chunk"]

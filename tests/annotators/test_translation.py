@@ -21,10 +21,14 @@ LOCALES = ["en_XX", "fr_XX", "de_DE", "zh_CN", "zh_TW"]
 
 @pytest.fixture
 def make(bundle: Callable[[str], str], tmp_path: Path) -> Make:
-    """Make translators; ``added`` gives the tokenizer more special tokens, ``config`` and ``tokenizer`` change JSON files."""
+    """Make translators; ``added`` gives the tokenizer more special tokens, ``config`` and ``tokenizer`` change JSON
+    files."""
 
     def made(
-        added: list[str] | None = None, config: dict[str, Any] | None = None, tokenizer: dict[str, Any] | None = None, **params: Any
+        added: list[str] | None = None,
+        config: dict[str, Any] | None = None,
+        tokenizer: dict[str, Any] | None = None,
+        **params: Any,
     ) -> Translator:
         folder = Path(bundle("t5-text2text-generation"))
         if added or config or tokenizer:
@@ -79,10 +83,18 @@ def test_languages_are_told_by_tokens_where_the_model_has_them(make: Make) -> No
     french, german = one(stage)[0], one(stage.copy().setParams(tgtLang="de_DE"))[0]
     assert french.result != german.result
     assert one(stage.copy().setParams(srcLang="de_DE"))[0].result != french.result
-    rows = [{"text": "the king", "to": "fr_XX"}, {"text": "the king", "to": "de"}, {"text": "the king", "to": "xx"}, {"text": "the king", "to": None}]
+    rows = [
+        {"text": "the king", "to": "fr_XX"},
+        {"text": "the king", "to": "de"},
+        {"text": "the king", "to": "xx"},
+        {"text": "the king", "to": None},
+    ]
     columns = stage.copy().setParams(tgtLang=None, tgtLangCol="to")
     found = [row["translation"][0] for row in LocalPipeline([DocumentAssembler(), columns]).fullAnnotate(rows)]
-    assert [item.result for item in found[:2]] == [one(stage, "the king")[0].result, one(stage.copy().setParams(tgtLang="de"), "the king")[0].result]
+    assert [item.result for item in found[:2]] == [
+        one(stage, "the king")[0].result,
+        one(stage.copy().setParams(tgtLang="de"), "the king")[0].result,
+    ]
     assert "the target language 'xx' is not one that the model knows" in found[2].error
     assert "the target language '' is not one" in found[3].error
 
@@ -114,12 +126,19 @@ def test_marian_vocabularies_have_their_languages_among_their_pieces(config: dic
 
 @pytest.mark.parametrize(
     "declared",
-    [{"additional_special_tokens": ["__en__", "__zh_CN__", "____", "__end of text__"]}, {"tokenizer_class": "M2M100Tokenizer"}],
+    [
+        {"additional_special_tokens": ["__en__", "__zh_CN__", "____", "__end of text__"]},
+        {"tokenizer_class": "M2M100Tokenizer"},
+    ],
 )
 def test_declared_tokens_are_languages_where_they_look_like_it(declared: dict[str, Any], make: Make) -> None:
     languages = read_languages(make(tokenizer=declared | {"eos_token": "__eos__", "unk_token": "__unk__"}).getBundle())
     assert languages.form == "__{}__"
-    assert languages.targets == ("en", "zh_CN") if "additional_special_tokens" in declared else len(languages.targets) == 100
+    assert (
+        languages.targets == ("en", "zh_CN")
+        if "additional_special_tokens" in declared
+        else len(languages.targets) == 100
+    )
 
 
 def test_what_ends_a_translation_does_not_end_what_is_read(make: Make) -> None:
@@ -140,7 +159,10 @@ def test_t5_is_told_both_languages_by_its_prefix(make: Make) -> None:
     stage = make(config={"task_specific_params": tasks}, srcLang="en", tgtLang="de")
     assert (
         one(stage, "the king")[0].result
-        == one(Translator.pretrained(stage.getBundle().folder, maxNewTokens=12, numBeams=1, srcLang="en", tgtLang="de"), "the king")[0].result
+        == one(
+            Translator.pretrained(stage.getBundle().folder, maxNewTokens=12, numBeams=1, srcLang="en", tgtLang="de"),
+            "the king",
+        )[0].result
     )
     plain = make(maxNewTokens=12)
     assert one(stage, "the king")[0].result == one(plain, "in German: the king")[0].result
@@ -152,7 +174,10 @@ def test_t5_is_told_both_languages_by_its_prefix(make: Make) -> None:
     [
         ({"srcLang": "en_XX"}, "set tgtLang or tgtLangCol. It knows: 'en_XX', 'fr_XX'"),
         ({"tgtLang": "en_XX"}, "set srcLang or srcLangCol"),
-        ({"srcLang": "en_XX", "tgtLang": "fr_FR"}, "target language 'fr_FR' is not one that the model knows. Did you mean 'fr_XX'"),
+        (
+            {"srcLang": "en_XX", "tgtLang": "fr_FR"},
+            "target language 'fr_FR' is not one that the model knows. Did you mean 'fr_XX'",
+        ),
         ({"srcLang": "zh", "tgtLang": "fr"}, "Did you mean one of 'zh_CN', 'zh_TW'"),
     ],
 )
@@ -167,7 +192,11 @@ def test_the_language_is_detected_where_that_is_asked_for(make: Make) -> None:
     stage = make(LOCALES, srcLang="auto", tgtLang="en")
     rows = [
         {"text": text}
-        for text in ("Où est la bibliothèque de la ville ?", "Wo ist der Bahnhof in dieser Stadt?", "今日はいい天気ですね。明日も晴れるでしょう。")
+        for text in (
+            "Où est la bibliothèque de la ville ?",
+            "Wo ist der Bahnhof in dieser Stadt?",
+            "今日はいい天気ですね。明日も晴れるでしょう。",
+        )
     ]
     found = [row["translation"][0] for row in LocalPipeline([DocumentAssembler(), stage]).fullAnnotate(rows)]
     assert [item.metadata.get("source_language") for item in found] == ["fr_XX", "de_DE", None]
@@ -204,7 +233,9 @@ def test_long_texts_are_translated_by_sentences_and_keep_their_paragraphs(make: 
     assert one(stage, short)[0].result != one(stage.copy().setParams(splitText="always"), short)[0].result
 
 
-def test_a_model_without_encoder_and_columns_that_are_no_strings_are_refused(make: Make, bundle: Callable[[str], str], spark: SparkSession) -> None:
+def test_a_model_without_encoder_and_columns_that_are_no_strings_are_refused(
+    make: Make, bundle: Callable[[str], str], spark: SparkSession
+) -> None:
     with pytest.raises(BundleError, match=r"no encoder-decoder model .*TextGenerator with a promptTemplate"):
         Translator.pretrained(bundle("gpt2-text-generation"))
     frame = DocumentAssembler().transform(spark.createDataFrame([("a", 1)], "text string, to int"))
@@ -213,7 +244,9 @@ def test_a_model_without_encoder_and_columns_that_are_no_strings_are_refused(mak
 
 
 def test_the_frame_of_tokens_follows_the_tokenizers_class(make: Make) -> None:
-    languages = [read_languages(make(LOCALES, tokenizer={"tokenizer_class": kind}).getBundle()) for kind in ("MBartTokenizer",)]
+    languages = [
+        read_languages(make(LOCALES, tokenizer={"tokenizer_class": kind}).getBundle()) for kind in ("MBartTokenizer",)
+    ]
     assert languages == [Languages("tokens", tuple(LOCALES), tuple(LOCALES), "{}", behind=True)]
 
 
@@ -226,7 +259,9 @@ PAIRS = {
 
 def test_pairs_that_a_model_lacks_are_refused_or_errors_of_their_rows(make: Make, spark: SparkSession) -> None:
     stage = make(config={"task_specific_params": PAIRS}, srcLang="fr", tgtLang="de")
-    with pytest.raises(ParamError, match=r"does not translate 'fr' to 'de'\. It translates: 'en to fr', 'en to de', 'fr to en'"):
+    with pytest.raises(
+        ParamError, match=r"does not translate 'fr' to 'de'\. It translates: 'en to fr', 'en to de', 'fr to en'"
+    ):
         one(stage)
     stage = stage.copy().setParams(srcLang=None, tgtLang=None, srcLangCol="from", tgtLangCol="to")
     rows = [("the king", "en", "de"), ("the king", "fr", "de"), ("the king", None, "de")]
@@ -248,6 +283,8 @@ def test_t5_detects_the_language_too(make: Make) -> None:
 def test_a_row_can_ask_for_detection(make: Make) -> None:
     stage = make(config={"task_specific_params": PAIRS}, srcLangCol="from", tgtLang="de")
     text = "The committee will decide on the new proposal next week."
-    found = LocalPipeline([DocumentAssembler(), stage]).fullAnnotate([{"text": text, "from": "auto"}, {"text": text, "from": "en"}])
+    found = LocalPipeline([DocumentAssembler(), stage]).fullAnnotate(
+        [{"text": text, "from": "auto"}, {"text": text, "from": "en"}]
+    )
     assert [row["translation"][0].metadata.get("source_language") for row in found] == ["en", None]
     assert found[0]["translation"][0].result == found[1]["translation"][0].result

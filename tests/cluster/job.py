@@ -1,4 +1,5 @@
-"""Run as a program: a driver of a cluster; ``python -m tests.cluster.job MASTER SCENARIO FOLDER`` prints one line of JSON."""
+"""Run as a program: a driver of a cluster; ``python -m tests.cluster.job MASTER SCENARIO FOLDER`` prints one line of
+JSON."""
 
 from __future__ import annotations
 
@@ -29,8 +30,12 @@ WORDS = ["play", "some", "music", "book", "a", "table", "in", "lisbon", "weather
 def texts(spark: SparkSession, rows: int, partitions: int) -> DataFrame:
     """Return rows of texts of one to forty words, all different."""
     words = F.array(*map(F.lit, WORDS))
-    picked = F.transform(F.sequence(F.lit(0), F.col("id") % 40), lambda place: words[(place * 7 + F.col("id") * 5) % len(WORDS)])
-    return spark.range(0, rows, 1, partitions).select("id", F.concat_ws(" ", picked, F.col("id").cast("string")).alias("text"))
+    picked = F.transform(
+        F.sequence(F.lit(0), F.col("id") % 40), lambda place: words[(place * 7 + F.col("id") * 5) % len(WORDS)]
+    )
+    return spark.range(0, rows, 1, partitions).select(
+        "id", F.concat_ws(" ", picked, F.col("id").cast("string")).alias("text")
+    )
 
 
 def pipeline() -> PipelineModel:
@@ -42,7 +47,12 @@ def pipeline() -> PipelineModel:
 
 def answers(df: DataFrame) -> list[list[Any]]:
     """Run the pipeline and return plain values: id, text, labels, scores, vectors."""
-    found = pipeline().transform(df).select("id", "text", "top1.result", "top3.result", "top3.score", "embeddings.embeddings").collect()
+    found = (
+        pipeline()
+        .transform(df)
+        .select("id", "text", "top1.result", "top3.result", "top3.score", "embeddings.embeddings")
+        .collect()
+    )
     return sorted([list(row) for row in found])
 
 
@@ -64,7 +74,12 @@ def parity(spark: SparkSession, folder: Path) -> dict[str, Any]:
     while len(released) < 2 and sent[0] == "broadcast" and time.monotonic() < deadline:
         time.sleep(0.1)
     third = answers(df)
-    return {"rows": first, "again": first == second == third, "sent": sent[: counts[0]], "counts": [*counts, len(released)]}
+    return {
+        "rows": first,
+        "again": first == second == third,
+        "sent": sent[: counts[0]],
+        "counts": [*counts, len(released)],
+    }
 
 
 def _kill(pattern: str, ready: Callable[[], bool]) -> int:
@@ -72,7 +87,9 @@ def _kill(pattern: str, ready: Callable[[], bool]) -> int:
     while not ready():
         time.sleep(0.1)
     mine = os.environ["CLUSTER_FOLDER"]
-    for place in sorted(Path("/proc").glob("[0-9]*"), key=lambda each: -int(each.name)):  # workers are younger than their daemon
+    for place in sorted(
+        Path("/proc").glob("[0-9]*"), key=lambda each: -int(each.name)
+    ):  # workers are younger than their daemon
         try:
             command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             around = (place / "environ").read_bytes().decode(errors="replace")
@@ -85,14 +102,19 @@ def _kill(pattern: str, ready: Callable[[], bool]) -> int:
 
 
 def classifier(folder: Path, int8: bool = False) -> TextClassifier:
-    """Return a classifier; as an int8 model a text's scores depend on the texts it runs with, and those on the order of a shuffle."""
+    """Return a classifier; as an int8 model a text's scores depend on the texts it runs with, and those on the order of
+    a shuffle."""
     bundle = BUNDLES / "bert-text-classification"
-    return TextClassifier.pretrained(quantize(open_bundle(bundle), folder / "int8").folder if int8 else bundle, topK=None, outputCol="out")
+    return TextClassifier.pretrained(
+        quantize(open_bundle(bundle), folder / "int8").folder if int8 else bundle, topK=None, outputCol="out"
+    )
 
 
 def drawing() -> TextGenerator:
     """Return a generator that draws."""
-    return TextGenerator.pretrained(BUNDLES / "gpt2-text-generation", maxNewTokens=8, doSample=True, numReturnSequences=2, outputCol="out")
+    return TextGenerator.pretrained(
+        BUNDLES / "gpt2-text-generation", maxNewTokens=8, doSample=True, numReturnSequences=2, outputCol="out"
+    )
 
 
 def killed(spark: SparkSession, folder: Path, pattern: str, stage: Any, rows: int = 6000) -> dict[str, Any]:
@@ -104,7 +126,10 @@ def killed(spark: SparkSession, folder: Path, pattern: str, stage: Any, rows: in
 
     def busy() -> bool:
         stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
-        return any(stage is not None and stage.stageId > 0 and stage.numTasks == 8 and stage.numCompletedTasks >= 2 for stage in stages)
+        return any(
+            stage is not None and stage.stageId > 0 and stage.numTasks == 8 and stage.numCompletedTasks >= 2
+            for stage in stages
+        )
 
     thread = Thread(target=lambda: victim.append(_kill(pattern, busy)), daemon=True)
     thread.start()
@@ -112,10 +137,20 @@ def killed(spark: SparkSession, folder: Path, pattern: str, stage: Any, rows: in
     thread.join(timeout=1)
     out = spark.read.parquet(str(folder / "out")).collect()
     labels = {row[0]: list(zip(row[1], row[2], strict=True)) for row in out}
-    calm = {row[0]: list(zip(row[1], row[2], strict=True)) for row in annotated.select("id", "out.result", "out.score").collect()}
+    calm = {
+        row[0]: list(zip(row[1], row[2], strict=True))
+        for row in annotated.select("id", "out.result", "out.score").collect()
+    }
     worst = max(abs(a - b) for key in calm for (_, a), (_, b) in zip(calm[key], labels.get(key, []), strict=False))
     same = all([name for name, _ in calm[key]] == [name for name, _ in labels.get(key, [])] for key in calm)
-    return {"killed": victim, "rows": len(out), "distinct": len(labels), "wanted": rows, "same_labels": same, "worst": worst}
+    return {
+        "killed": victim,
+        "rows": len(out),
+        "distinct": len(labels),
+        "wanted": rows,
+        "same_labels": same,
+        "worst": worst,
+    }
 
 
 def large(spark: SparkSession, folder: Path) -> dict[str, Any]:
@@ -133,7 +168,12 @@ def large(spark: SparkSession, folder: Path) -> dict[str, Any]:
 def _peak(spark: SparkSession) -> int:
     """Return the largest resident set that driver and JVM ever had, in bytes."""
     pids = [os.getpid(), spark.sparkContext._gateway.proc.pid]
-    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    lines = [
+        line
+        for pid in pids
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     return sum(int(line.split()[1]) * 1024 for line in lines)
 
 
@@ -141,15 +181,24 @@ SCENARIOS: dict[str, Callable[[SparkSession, Path], dict[str, Any]]] = {
     "parity": parity,
     "large": large,
     "executor": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend", classifier(folder)),
-    "executor-int8": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend", classifier(folder, int8=True)),
-    "executor-drawing": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend", drawing(), rows=1600),
+    "executor-int8": lambda spark, folder: killed(
+        spark, folder, "CoarseGrainedExecutorBackend", classifier(folder, int8=True)
+    ),
+    "executor-drawing": lambda spark, folder: killed(
+        spark, folder, "CoarseGrainedExecutorBackend", drawing(), rows=1600
+    ),
     "worker": lambda spark, folder: killed(spark, folder, "pyspark.daemon", classifier(folder)),
 }
 
 
 def main(master: str, scenario: str, folder: Path, *settings: str) -> None:
     """Run one scenario on a cluster."""
-    fixed = ["spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1", "spark.ui.enabled=false", "spark.log.level=ERROR"]
+    fixed = [
+        "spark.driver.host=127.0.0.1",
+        "spark.driver.bindAddress=127.0.0.1",
+        "spark.ui.enabled=false",
+        "spark.log.level=ERROR",
+    ]
     builder = SparkSession.builder.master(master).appName(scenario)
     for setting in [*fixed, "spark.executor.memory=512m", "spark.sql.shuffle.partitions=4", *settings]:
         builder = builder.config(*setting.split("=", 1))

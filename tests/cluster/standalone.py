@@ -18,7 +18,8 @@ HOME = Path(pyspark.__file__).parent
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 60
 
-# Loaded by every Python of the executors: their stderr tells what the store did, and packages can be made to be missing.
+# Loaded by every Python of the executors: their stderr tells what the store did, and packages can be made to be
+# missing.
 _SITE = """
 import logging, os, sys
 logging.basicConfig(level=logging.WARNING)
@@ -43,7 +44,12 @@ class Cluster:
     def said(self, text: str) -> list[str]:
         """Return the lines with a text that Python workers wrote to their executors' logs, with the worker's name."""
         logs = sorted(self.folder.glob("worker*/app-*/*/stderr"))
-        return [f"{log.relative_to(self.folder).parts[0]}: {line}" for log in logs for line in log.read_text().splitlines() if text in line]
+        return [
+            f"{log.relative_to(self.folder).parts[0]}: {line}"
+            for log in logs
+            for line in log.read_text().splitlines()
+            if text in line
+        ]
 
 
 def free_port() -> int:
@@ -62,13 +68,31 @@ def standalone(folder: Path, python: str = sys.executable, path: Path | None = R
     site.mkdir()
     (site / "sitecustomize.py").write_text(_SITE)
     known = {"SPARK_HOME": str(HOME), "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": python}
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SPARKTASKS_CACHE")} | known
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SPARKTASKS_CACHE")
+    } | known
     environment["PYTHONPATH"] = os.pathsep.join(str(each) for each in (site, path) if each)
     try:
-        _start(cluster, "master", environment, ["master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"])
+        _start(
+            cluster,
+            "master",
+            environment,
+            ["master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"],
+        )
         _wait(folder / "master.log", "Starting Spark master")
         for number, root in enumerate(cluster.roots, start=1):
-            place = ["worker.Worker", "--webui-port", "0", "-c", "1", "-m", "1g", "-d", str(folder / f"worker{number}"), cluster.master]
+            place = [
+                "worker.Worker",
+                "--webui-port",
+                "0",
+                "-c",
+                "1",
+                "-m",
+                "1g",
+                "-d",
+                str(folder / f"worker{number}"),
+                cluster.master,
+            ]
             _start(cluster, f"worker{number}", environment | {"SPARKTASKS_CACHE": str(root)}, place)
         for number in (1, 2):
             _wait(folder / f"worker{number}.log", "Successfully registered with master")

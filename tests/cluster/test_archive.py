@@ -30,9 +30,21 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
     subprocess.run([sys.executable, "-m", "venv", "env"], cwd=folder, check=True)
     subprocess.run(
-        ["env/bin/pip", "install", "--quiet", "--disable-pip-version-check", str(REPOSITORY), "venv-pack", "setuptools<81"], cwd=folder, check=True
+        [
+            "env/bin/pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            str(REPOSITORY),
+            "venv-pack",
+            "setuptools<81",
+        ],
+        cwd=folder,
+        check=True,
     )
-    subprocess.run(["env/bin/venv-pack", "-q", "-p", "env", "-o", "env.tar.gz", "--compress-level", "1"], cwd=folder, check=True)
+    subprocess.run(
+        ["env/bin/venv-pack", "-q", "-p", "env", "-o", "env.tar.gz", "--compress-level", "1"], cwd=folder, check=True
+    )
     return folder / "env.tar.gz"
 
 
@@ -48,21 +60,32 @@ def test_a_bare_executor_cannot_run_the_job(cluster: Cluster, bare: str, tmp_pat
 
 
 def test_the_recipe_of_the_readme(cluster: Cluster, archive: Path, tmp_path: Path) -> None:
-    (tmp_path / "in.json").write_text("\n".join(f'{{"id": {row}, "text": "play some music {row}"}}' for row in range(30)))
+    (tmp_path / "in.json").write_text(
+        "\n".join(f'{{"id": {row}, "text": "play some music {row}"}}' for row in range(30))
+    )
     job = {
         "read": {"format": "json", "path": str(tmp_path / "in.json")},
         "stages": [{"DocumentAssembler": {"inputCol": "text"}}, {"TextClassifier": {"outputCol": "intent"}}],
         "write": {"format": "parquet", "path": str(tmp_path / "out")},
     }
     (tmp_path / "JOB.yaml").write_text(yaml.safe_dump(job))
-    settings = ["spark.executor.cores=1", "spark.executor.memory=512m", "spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1"]
+    settings = [
+        "spark.executor.cores=1",
+        "spark.executor.memory=512m",
+        "spark.driver.host=127.0.0.1",
+        "spark.driver.bindAddress=127.0.0.1",
+    ]
     command = [str(HOME / "bin" / "spark-submit"), "--master", cluster.master, "--archives", f"{archive}#env"]
     command += ["--properties-file", str(REPOSITORY / "conf" / "spark" / "cluster.conf")]
     command += [part for setting in settings for part in ("--conf", setting)]
     command += [str(REPOSITORY / "scripts" / "annotate.py"), str(tmp_path / "JOB.yaml")]
     known = {"PYSPARK_PYTHON": "./env/bin/python", "SPARK_HOME": str(HOME), "SPARK_LOCAL_IP": "127.0.0.1"}
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYSPARK_DRIVER_PYTHON")} | known
-    done = subprocess.run(command, cwd=archive.parent, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYSPARK_DRIVER_PYTHON")
+    } | known
+    done = subprocess.run(
+        command, cwd=archive.parent, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     assert "rows              30" in done.stdout
     assert "on CPUExecutionProvider" in done.stdout

@@ -1,4 +1,5 @@
-"""On a standalone cluster of two workers: the output of one machine, models sent once, and no row lost when processes die."""
+"""On a standalone cluster of two workers: the output of one machine, models sent once, and no row lost when processes
+die."""
 
 from __future__ import annotations
 
@@ -25,14 +26,24 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
-def run(cluster: Cluster, scenario: str, folder: Path, *settings: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+def run(
+    cluster: Cluster, scenario: str, folder: Path, *settings: str, python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
     """Run a driver program on the cluster, whose executors run ``python``."""
-    known = {"CLUSTER_FOLDER": str(cluster.folder), "SPARKTASKS_CACHE": str(folder / "driver"), "PYSPARK_PYTHON": python}
+    known = {
+        "CLUSTER_FOLDER": str(cluster.folder),
+        "SPARKTASKS_CACHE": str(folder / "driver"),
+        "PYSPARK_PYTHON": python,
+    }
     command = [sys.executable, "-m", "tests.cluster.job", cluster.master, scenario, str(folder), *settings]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=REPOSITORY, env=os.environ | known, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=400, cwd=REPOSITORY, env=os.environ | known, check=False
+    )
 
 
-def drive(cluster: Cluster, scenario: str, folder: Path, *settings: str, python: str = sys.executable) -> dict[str, Any]:
+def drive(
+    cluster: Cluster, scenario: str, folder: Path, *settings: str, python: str = sys.executable
+) -> dict[str, Any]:
     """Run a driver program and return what it printed."""
     done = run(cluster, scenario, folder, *settings, python=python)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -94,7 +105,9 @@ def test_scores_that_depend_on_companions_move_no_rows(cluster: Cluster, tmp_pat
     assert found["rows"] == found["distinct"] == found["wanted"]
 
 
-def test_encrypted_disks_get_files_instead_of_broadcasts(cluster: Cluster, parity: dict[str, Any], tmp_path: Path) -> None:
+def test_encrypted_disks_get_files_instead_of_broadcasts(
+    cluster: Cluster, parity: dict[str, Any], tmp_path: Path
+) -> None:
     found = drive(cluster, "parity", tmp_path, "spark.io.encryption.enabled=true")
     assert found["sent"] == ["file", "file"]
     assert [row[:4] for row in found["rows"]] == [row[:4] for row in parity["rows"]]
@@ -110,7 +123,9 @@ def test_an_executor_without_a_package_names_it_and_itself(cluster: Cluster, pac
 
 
 def test_a_bundle_of_more_than_two_gigabytes_is_sent_whole(cluster: Cluster, tmp_path: Path) -> None:
-    found = drive(cluster, "large", tmp_path, "spark.driver.memory=1g", "spark.executorEnv.SPARKTASKS_SHARE_BYTES=1000000000000")
+    found = drive(
+        cluster, "large", tmp_path, "spark.driver.memory=1g", "spark.executorEnv.SPARKTASKS_SHARE_BYTES=1000000000000"
+    )
     assert found["driver"] < found["bytes"], "the driver held the whole model in memory"
     stages = [DocumentAssembler(), TextClassifier.pretrained(BUNDLES / "bert-text-classification", topK=None)]
     cells = LocalPipeline(stages).fullAnnotate([row[1] for row in found["rows"]])

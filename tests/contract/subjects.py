@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import sparktasks
-from sparktasks import TASKS, DocumentAssembler, RegexTokenizer, Summarizer, TextEmbedder, TokenClassifier, WordsAssembler
+from sparktasks import (
+    TASKS,
+    DocumentAssembler,
+    RegexTokenizer,
+    Summarizer,
+    TextEmbedder,
+    TokenClassifier,
+    WordsAssembler,
+)
 from sparktasks.spark.annotations import Annotation
 from sparktasks.spark.annotator import Annotator, ModelAnnotator
 from sparktasks.spark.generation_annotator import GenerationAnnotator
@@ -34,7 +42,9 @@ SCHEMA = "id int, text string, words array<string>"
 def subjects() -> dict[str, Annotator]:
     """One instance of every annotator class, and one more for each param that changes what a class writes."""
     classes = {name: getattr(sparktasks, name) for name in sparktasks.__all__}
-    found = {name: _make(name, cls) for name, cls in classes.items() if isinstance(cls, type) and issubclass(cls, Annotator)}
+    found = {
+        name: _make(name, cls) for name, cls in classes.items() if isinstance(cls, type) and issubclass(cls, Annotator)
+    }
     assert set(TASKS.values()) <= set(found)
     grouped = found["TokenClassifier"].copy().setParams(aggregation="average")
     given = found["TokenClassifier"].copy().setParams(inputCols=["document", "token"])
@@ -57,7 +67,9 @@ def _make(name: str, cls: Any) -> Annotator:
     if stage.hasParam("outputCol"):
         stage.setOutputCol("out")
     else:
-        stage.setOutputCols([f"out{index}" for index in range(len(stage.getOrDefault("outputCols") or stage.getInputCols()))])
+        stage.setOutputCols(
+            [f"out{index}" for index in range(len(stage.getOrDefault("outputCols") or stage.getInputCols()))]
+        )
     return stage.setCleanAnnotations(False) if name == "Finisher" else stage
 
 

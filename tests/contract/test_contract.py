@@ -66,7 +66,9 @@ def test_source_text_stands_at_its_offsets(stage: Annotator, reference: dict[int
     kinds = {"token", "chunk", "word_embeddings", "sentence_embeddings", "document"}
     for index, cells in reference.items():
         document = " ".join(TEXTS[index].split()) if "Words" in type(stage).__name__ and TEXTS[index] else TEXTS[index]
-        for annotation in (item for cell in cells if isinstance(cell, list) for item in cell if isinstance(item, tuple)):
+        for annotation in (
+            item for cell in cells if isinstance(cell, list) for item in cell if isinstance(item, tuple)
+        ):
             kind, begin, end, result, *_ = annotation
             if isinstance(stage, GenerationAnnotator):
                 document = result  # a new text
@@ -75,11 +77,15 @@ def test_source_text_stands_at_its_offsets(stage: Annotator, reference: dict[int
             assert kind not in kinds or result is None or document[begin : end + 1] == result
 
 
-def test_other_adapter_gives_equal_results(stage: Annotator, df: DataFrame, reference: dict[int, list[Any]], adapter: str) -> None:
+def test_other_adapter_gives_equal_results(
+    stage: Annotator, df: DataFrame, reference: dict[int, list[Any]], adapter: str
+) -> None:
     assert same(list(run(stage, df).items()), list(reference.items()))
 
 
-def test_order_partitions_and_batches_change_nothing(spark: SparkSession, stage: Annotator, df: DataFrame, reference: dict[int, list[Any]]) -> None:
+def test_order_partitions_and_batches_change_nothing(
+    spark: SparkSession, stage: Annotator, df: DataFrame, reference: dict[int, list[Any]]
+) -> None:
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "5")
     try:
         found = run(stage, df.orderBy(F.desc("id")).repartition(3))
@@ -96,17 +102,23 @@ def test_single_rows_give_what_they_give_in_company(stage: Annotator, reference:
 
 
 def test_local_pipeline_equals_spark(stage: Annotator, reference: dict[int, list[Any]]) -> None:
-    found = LocalPipeline([*needed(stage), stage]).fullAnnotate([{"text": text, "words": words} for _, text, words in ROWS])
+    found = LocalPipeline([*needed(stage), stage]).fullAnnotate(
+        [{"text": text, "words": words} for _, text, words in ROWS]
+    )
     assert same([[plain(row[name]) for name in outputs(stage)] for row in found], list(reference.values()))
 
 
-def test_saved_stage_is_the_same_stage(spark: SparkSession, stage: Annotator, df: DataFrame, reference: dict[int, list[Any]], tmp_path: Path) -> None:
+def test_saved_stage_is_the_same_stage(
+    spark: SparkSession, stage: Annotator, df: DataFrame, reference: dict[int, list[Any]], tmp_path: Path
+) -> None:
     path = str(tmp_path / "stage")
     stage.save(path)
     stage.write().overwrite().save(path)
     loaded = type(stage).load(path)
     assert (type(loaded), loaded.uid) == (type(stage), stage.uid)
-    assert {name: loaded.getOrDefault(name) for name in declared(type(stage))} == {n: stage.getOrDefault(n) for n in declared(type(stage))}
+    assert {name: loaded.getOrDefault(name) for name in declared(type(stage))} == {
+        n: stage.getOrDefault(n) for n in declared(type(stage))
+    }
     assert same(list(run(loaded, df).items()), list(reference.items()))
     assert load_stage(tmp_path / "stage").uid == stage.uid
 
@@ -169,7 +181,9 @@ def test_missing_and_misfit_columns_are_refused_before_a_job(stage: Annotator, d
         assert stage.uid in str(caught.value)
 
 
-def test_no_model_is_opened_on_the_driver(stage: Annotator, df: DataFrame, reference: dict[int, list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_model_is_opened_on_the_driver(
+    stage: Annotator, df: DataFrame, reference: dict[int, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: Path) -> None:
         raise AssertionError(f"{path} was opened on the driver")
 

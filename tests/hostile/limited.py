@@ -30,7 +30,8 @@ def _limit() -> None:
 
 
 def attempt(code: str, *arguments: Path | str) -> tuple[float, str]:
-    """Run ``attempt(lambda: ...)`` in a new process; return the seconds it took, and "accepted" or the error of ours."""
+    """Run ``attempt(lambda: ...)`` in a new process; return the seconds it took, and "accepted" or the error of
+    ours."""
     command = [sys.executable, "-c", _BEFORE + code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, preexec_fn=_limit, check=False)
     assert done.returncode == 0, f"not an error of ours, or killed ({done.returncode}):\n{done.stderr[-2000:]}"

@@ -110,7 +110,9 @@ def change(folder: Path, place: Callable[[onnx.ModelProto, str], None], location
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_outside_data_is_a_part_of_the_bundle_wherever_it_is_named(place: Callable[[onnx.ModelProto, str], None], folder: Path) -> None:
+def test_outside_data_is_a_part_of_the_bundle_wherever_it_is_named(
+    place: Callable[[onnx.ModelProto, str], None], folder: Path
+) -> None:
     (folder / "beside.bin").write_bytes(np.ones(4, np.float32).tobytes())
     plain = open_bundle(folder).hash
     change(folder, place, "beside.bin")
@@ -123,7 +125,9 @@ def test_outside_data_is_a_part_of_the_bundle_wherever_it_is_named(place: Callab
 
 @pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "sub/../../secret.bin", "link.bin", "absent.bin"])
 @pytest.mark.parametrize("place", [in_a_constant, in_a_branch_of_a_branch, in_a_sparse_initializer])
-def test_outside_data_that_leaves_the_folder_is_refused(place: Callable[[onnx.ModelProto, str], None], location: str, folder: Path) -> None:
+def test_outside_data_that_leaves_the_folder_is_refused(
+    place: Callable[[onnx.ModelProto, str], None], location: str, folder: Path
+) -> None:
     (folder.parent / "secret.bin").write_bytes(b"secret")
     (folder / "beside.bin").write_bytes(b"    ")
     (folder / "link.bin").symlink_to(folder.parent / "secret.bin")
@@ -277,11 +281,16 @@ def test_a_file_of_ones_is_refused_at_once(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (helper.make_node("Steal", ["table"], ["stolen"], domain="com.evil"), "operators that onnxruntime .* lacks: 'com.evil.Steal'"),
+        (
+            helper.make_node("Steal", ["table"], ["stolen"], domain="com.evil"),
+            "operators that onnxruntime .* lacks: 'com.evil.Steal'",
+        ),
         (helper.make_node("NoSuchOperator", ["table"], ["nothing"]), "lacks: 'NoSuchOperator'"),
     ],
 )
-def test_operators_that_onnxruntime_lacks_are_found_before_a_job(node: onnx.NodeProto, message: str, folder: Path) -> None:
+def test_operators_that_onnxruntime_lacks_are_found_before_a_job(
+    node: onnx.NodeProto, message: str, folder: Path
+) -> None:
     model = onnx.load(folder / "model.onnx")
     model.graph.node.append(node)
     (folder / "model.onnx").write_bytes(model.SerializeToString())

@@ -11,7 +11,8 @@ from tests.hostile.limited import attempt
 BUNDLES = Path(__file__).parents[1] / "bundles"
 BEFORE = """
 import resource
-from sparktasks import DocumentAssembler, LocalPipeline, Summarizer, TextClassifier, TextEmbedder, TextGenerator, TokenClassifier
+from sparktasks import DocumentAssembler, LocalPipeline
+from sparktasks import Summarizer, TextClassifier, TextEmbedder, TextGenerator, TokenClassifier
 LONG = "Lorem ipsum dolor sit amet, consectetur. " * 500_000
 def run(stage, column):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -22,7 +23,9 @@ def run(stage, column):
 """
 STAGES = {
     "classifier": 'run(TextClassifier.pretrained(sys.argv[1] + "/bert-text-classification"), "category")',
-    "token classifier": 'run(TokenClassifier.pretrained(sys.argv[1] + "/bert-token-classification", longText="truncate"), "entities")',
+    "token classifier": (
+        'run(TokenClassifier.pretrained(sys.argv[1] + "/bert-token-classification", longText="truncate"), "entities")'
+    ),
     "embedder": 'run(TextEmbedder.pretrained(sys.argv[1] + "/bert-embedding-mean"), "embeddings")',
     "generator": 'run(TextGenerator.pretrained(maxNewTokens=2), "generation")',
     "summarizer": 'run(Summarizer.pretrained(sys.argv[1] + "/t5-text2text-generation", maxNewTokens=2), "summary")',

@@ -43,7 +43,9 @@ def test_imports_run_one_way(path: Path) -> None:
         assert there is None or there <= here, f"{module} imports {name}"
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "annotators" / "tasks").glob("[a-z]*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "annotators" / "tasks").glob("[a-z]*.py")), ids=lambda path: path.stem
+)
 def test_tasks_import_no_other_task(path: Path) -> None:
     assert not [name for name in imported(path) if name.startswith("sparktasks.annotators.tasks.")]
 
@@ -56,13 +58,19 @@ def fresh(code: str) -> str:
 
 @pytest.mark.parametrize("room", ["ops", "runtime"])
 def test_the_lower_rooms_do_not_load_spark(room: str) -> None:
-    modules = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in MODULES if path.relative_to(PACKAGE).parts[0] == room]
+    modules = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in MODULES
+        if path.relative_to(PACKAGE).parts[0] == room
+    ]
     assert modules
     assert fresh(f"import sys\nfor m in {modules!r}: __import__(m)\nprint('pyspark' in sys.modules)") == "False"
 
 
 def test_the_front_door_loads_neither_onnxruntime_nor_pyspark() -> None:
-    assert fresh("import sys, sparktasks\nprint('onnxruntime' in sys.modules, 'pyspark' in sys.modules)") == "False False"
+    assert (
+        fresh("import sys, sparktasks\nprint('onnxruntime' in sys.modules, 'pyspark' in sys.modules)") == "False False"
+    )
     assert fresh("import sys\nfrom sparktasks import *\nprint('onnxruntime' in sys.modules)") == "False"
 
 

@@ -32,7 +32,9 @@ def main(folder: Path, connect: bool) -> None:
         "save": lambda: TextClassifier.pretrained(f"file://{BUNDLE}").save(saved),
         "load": lambda: TextClassifier.load(saved),
         "job": lambda: cli.main(["run", str(write_job(folder, stages=STAGES))]),
-        "pipeline": lambda: cli.main(["run", str(write_job(folder / "second", read={"path": str(folder / "in")}, **by_pipeline))]),
+        "pipeline": lambda: cli.main(
+            ["run", str(write_job(folder / "second", read={"path": str(folder / "in")}, **by_pipeline))]
+        ),
     }
     if connect:  # copying into the server's own disk is not allowed there
         del tasks["save"], tasks["load"]

@@ -113,7 +113,10 @@ def main(folder: Path, tries: int) -> None:
         faults = outcome.faults()
         bad += bool(faults)
         print(
-            f"try {seed}: exits {outcome.codes}, {len(outcome.completed)} rows, {outcome.seconds:.0f} s, {faults or 'fine'}",
+            (
+                f"try {seed}: exits {outcome.codes}, {len(outcome.completed)} rows, {outcome.seconds:.0f} s, "
+                f"{faults or 'fine'}"
+            ),
             flush=True,
         )
     print(f"{tries - bad} of {tries} tries were fine")

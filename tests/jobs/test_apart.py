@@ -36,7 +36,9 @@ def run(spark: SparkSession, folder: Path, paths: list[str] | None, out: str | N
     section = {"format": "parquet", "schema": None, "path": paths}
     write = {"mode": "overwrite", "path": out} | changes.pop("write", {})
     run_job(
-        load_job(write_job(folder / "job", stages=LIGHT, read=section | changes.pop("read", {}), write=write, **changes)),
+        load_job(
+            write_job(folder / "job", stages=LIGHT, read=section | changes.pop("read", {}), write=write, **changes)
+        ),
         spark,
     )
 
@@ -77,7 +79,9 @@ def test_output_beside_its_input_is_allowed(spark: SparkSession, data: Path, rea
     run(spark, data, [read.format(data)], str(data / "a folder" / "out"))
 
 
-@pytest.mark.parametrize("changes", [{"write": {"mode": "append"}}, {"write": {"mode": None}, "id": "id", "resume": True}])
+@pytest.mark.parametrize(
+    "changes", [{"write": {"mode": "append"}}, {"write": {"mode": None}, "id": "id", "resume": True}]
+)
 def test_output_that_is_its_own_input_is_refused(spark: SparkSession, data: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(JobError, match="the job would read its own rows the next time"):
         run(spark, data, [str(data / "link" / "data")], str(data / "a folder" / "data"), **changes)
@@ -102,7 +106,9 @@ def test_folder_of_the_pipeline_is_not_overwritten(spark: SparkSession, data: Pa
     section = {"format": "parquet", "schema": None, "path": str(data / "a folder" / "data")}
     with pytest.raises(JobError, match="holds the pipeline"):
         run_job(
-            load_job(write_job(data / "job", read=section, write={"mode": "overwrite", "path": str(data / "kept")}, **job)),
+            load_job(
+                write_job(data / "job", read=section, write={"mode": "overwrite", "path": str(data / "kept")}, **job)
+            ),
             spark,
         )
 

@@ -82,7 +82,9 @@ def test_models_fetched_by_uri_are_entries_like_others(
     assert printed("clear", capsys)[1].endswith("in use, kept")
 
 
-def test_fetched_model_is_kept_while_its_owner_lives(spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fetched_model_is_kept_while_its_owner_lives(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "published"
     source.mkdir()
     (source / "weights.bin").write_bytes(b"x")

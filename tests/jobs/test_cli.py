@@ -154,7 +154,10 @@ def test_inspect_names_all_that_a_folder_lacks(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         cli.main(["inspect", str(tmp_path)])
     err = capsys.readouterr().err
-    assert "holds a GGUF model (model.Q4_K_M.gguf), which llama.cpp runs. It has no config.json, no tokenizer.json, no model.onnx" in err
+    assert (
+        "holds a GGUF model (model.Q4_K_M.gguf), which llama.cpp runs. It has no config.json, no "
+        "tokenizer.json, no model.onnx"
+    ) in err
 
 
 def test_inspect_lists_the_caches_of_a_language_model_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,9 @@ def make_input(name: str, folder: Path, spark: SparkSession) -> Path:
 def moved(job: Job, source: Path, target: Path) -> Job:
     """Point a job at other folders, and at a tiny model where it wants one that is not in the package."""
     stages = [
-        dataclasses.replace(stage, source=str(BUNDLES / TINY[stage.name])) if stage.source and stage.source.startswith("models/") else stage
+        dataclasses.replace(stage, source=str(BUNDLES / TINY[stage.name]))
+        if stage.source and stage.source.startswith("models/")
+        else stage
         for stage in job.stages
     ]
     read, write = dataclasses.replace(job.read, path=[str(source)]), dataclasses.replace(job.write, path=str(target))
@@ -69,7 +71,9 @@ CHECKS = {
     "parts-of-speech.yaml": "size(tags) = size(words)",
     "embeddings.yaml": "size(vector) > 1",
     "generation.yaml": "length(text) > 0 and error is null",
-    "records.yaml": "stars between 1 and 5 and sentiment in ('good', 'bad', 'mixed') and product is not null and error is null",
+    "records.yaml": (
+        "stars between 1 and 5 and sentiment in ('good', 'bad', 'mixed') and product is not null and error is null"
+    ),
     "summaries.yaml": "length(summary) > 0",
     "translation.yaml": "length(text) > 0 and error is null",
 }
@@ -103,7 +107,9 @@ def test_examples_of_the_package_are_the_files_of_conf() -> None:
         assert {path.name: path.read_bytes() for path in (EXAMPLES / name).iterdir()} == here
 
 
-def test_init_writes_the_examples_and_overwrites_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_writes_the_examples_and_overwrites_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     cli.main(["init"])
     assert sorted(path.name for path in (tmp_path / "conf" / "jobs").iterdir()) == JOBS
@@ -133,7 +139,9 @@ def make_odd_input(name: str, folder: Path, spark: SparkSession) -> Path:
     if name == "parts-of-speech.yaml":
         words = [None, [], [""], [None, "a", None], ["word"] * 20_000, [HUGE[:50_000]], ["\ufffd", "\u0000"]]
         rows = [(number, None if number == 1 else "d", list_) for number, list_ in enumerate(words)]
-        spark.createDataFrame(rows, "id bigint, day string, words array<string>").write.mode("append").parquet(str(path))
+        spark.createDataFrame(rows, "id bigint, day string, words array<string>").write.mode("append").parquet(
+            str(path)
+        )
     elif name == "generation.yaml":
         rows = [{"id": number, "who": text, "start": text} for number, text in enumerate(ODD)]
         lines = [*(json.dumps(row) for row in rows), "no JSON", '{"id": "x"}', '{"who": "A"}', "{", "\ufffd"]
@@ -143,9 +151,15 @@ def make_odd_input(name: str, folder: Path, spark: SparkSession) -> Path:
             # Extractive summaries compare each sentence with every other one.
             (path / f"{number}.txt").write_text((text or "").replace("? ", ", ", 4480))
     else:
-        columns = {"translation.yaml": ["id", "text", "target"], "records.yaml": ["id", "review"]}.get(name, ["id", "text"])
+        columns = {"translation.yaml": ["id", "text", "target"], "records.yaml": ["id", "review"]}.get(
+            name, ["id", "text"]
+        )
         rows = [(number, text, "fra" if number % 2 else None) for number, text in enumerate(ODD)]
-        frame = spark.createDataFrame(rows, "id bigint, text string, target string").toDF("id", columns[1], "target").select(*columns)
+        frame = (
+            spark.createDataFrame(rows, "id bigint, text string, target string")
+            .toDF("id", columns[1], "target")
+            .select(*columns)
+        )
         frame.write.mode("append").option("header", True).csv(str(path))
         (path / "broken.csv").write_bytes(b'id,text,target\n1,"never closed\n2,a,b,c,d\nx,\xff\xe9,zz\n\n,,\n9\n')
     return path

@@ -29,7 +29,9 @@ def told(capsys: pytest.CaptureFixture[str], job: Path, *options: str) -> tuple[
     """Run a job that does not succeed; return the exit code and what is said on stderr, but for Spark's own lines."""
     with pytest.raises(SystemExit) as stopped:
         cli.main(["run", str(job), *options])
-    return stopped.value.code, [line for line in capsys.readouterr().err.splitlines() if line.startswith("sparktasks: ")]
+    return stopped.value.code, [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("sparktasks: ")
+    ]
 
 
 LIGHT = ["DocumentAssembler"]
@@ -60,7 +62,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused_is_said_in_one_line(spark: SparkSession, songs: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+def test_what_is_refused_is_said_in_one_line(
+    spark: SparkSession, songs: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
     changes, wanted = REFUSED[case]
     code, lines = told(capsys, write_job(songs, stages=LIGHT, **changes))
     assert code == cli.REFUSED
@@ -69,7 +73,9 @@ def test_what_is_refused_is_said_in_one_line(spark: SparkSession, songs: Path, c
     assert not list(songs.glob("_out*"))
 
 
-def test_fault_of_a_row_is_said_in_its_own_words(spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fault_of_a_row_is_said_in_its_own_words(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_lines(tmp_path / "in" / "a.json", PAIR_ROWS)
     job = write_job(tmp_path, stages=PAIRS, read=PAIR_READ, onError="fail")
     code, lines = told(capsys, job)

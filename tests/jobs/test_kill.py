@@ -58,7 +58,9 @@ def start(job: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
     def begin() -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.jobs.recorder", "run", str(job)]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True))
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        )
         return started[-1]
 
     yield begin
@@ -109,7 +111,9 @@ def numbers(log: Path) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="the processes to kill are found in /proc")
-def test_killed_job_is_completed_by_running_it_again(tmp_path: Path, start: Callable[[], subprocess.Popen[str]]) -> None:
+def test_killed_job_is_completed_by_running_it_again(
+    tmp_path: Path, start: Callable[[], subprocess.Popen[str]]
+) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     first = start()
     wait_for(lambda: bool(committed(out)) and between_tasks(out), first)

@@ -58,7 +58,9 @@ def test_lock_is_a_file_beside_the_output_and_goes_with_the_run(place: Place, tm
     content = json.loads(lock_file(tmp_path).read_text())
     assert (content["pid"], content["host"], content["job"]) == (os.getpid(), socket.gethostname(), "job")
     lock.check()
-    with pytest.raises(JobError, match=rf"another run is writing to .*out: job 'job' on .*, process {os.getpid()}, since "):
+    with pytest.raises(
+        JobError, match=rf"another run is writing to .*out: job 'job' on .*, process {os.getpid()}, since "
+    ):
         OutputLock(place, "job", NO_SPARK).take()
     lock.release()
     assert [path for path in tmp_path.iterdir() if path.suffix != ".crc"] == []
@@ -193,7 +195,9 @@ def test_where_no_lock_can_be_kept_the_run_says_so(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("mode", ["append", "overwrite", "error", "ignore", None])
-def test_every_mode_that_writes_is_refused_while_another_run_writes(spark: SparkSession, tmp_path: Path, mode: str | None) -> None:
+def test_every_mode_that_writes_is_refused_while_another_run_writes(
+    spark: SparkSession, tmp_path: Path, mode: str | None
+) -> None:
     write_lines(tmp_path / "in" / "a.json", texts(range(3)))
     changes: dict[str, Any] = {"write": {"mode": mode}} if mode else {"id": "id", "resume": True}
     job = load_job(write_job(tmp_path, stages=["DocumentAssembler"], **changes))
@@ -231,7 +235,9 @@ def test_run_whose_rows_are_not_there_is_not_done(spark: SparkSession, tmp_path:
     assert not list(tmp_path.glob("_out*"))
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="elsewhere a killed run is found by its missing heartbeat, after a minute")
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="elsewhere a killed run is found by its missing heartbeat, after a minute"
+)
 @pytest.mark.parametrize("seed", [0, 2])
 def test_overlapping_and_killed_runs_write_every_row_once(tmp_path: Path, seed: int) -> None:
     """`python -m tests.jobs.overlap` makes more tries of the same kind."""

@@ -70,7 +70,9 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_rows_made_in_another_way_are_refused_and_what_changed_is_named(spark: SparkSession, songs: Path, change: str) -> None:
+def test_rows_made_in_another_way_are_refused_and_what_changed_is_named(
+    spark: SparkSession, songs: Path, change: str
+) -> None:
     changes, wanted = CHANGES[change]
     run(spark, songs)
     before = state(songs / "out")
@@ -86,14 +88,18 @@ def test_another_model_is_another_way(spark: SparkSession, songs: Path) -> None:
     stages = [STAGES[0], {"TextClassifier": {"pretrained": str(model), "outputCol": "intent"}}, STAGES[2]]
     run(spark, songs, stages=stages)
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"id2label": {key: f"other {key}" for key in config["id2label"]}}))
+    (model / "config.json").write_text(
+        json.dumps(config | {"id2label": {key: f"other {key}" for key in config["id2label"]}})
+    )
     assert "stages[1] TextClassifier: model: it was " in refusal(spark, songs, stages=stages)
 
 
 def test_what_only_changes_the_speed_is_no_change(spark: SparkSession, songs: Path) -> None:
     run(spark, songs, stages=STAGES)
     quick = {"TextClassifier": STAGES[1]["TextClassifier"] | {"batchTokens": 64, "device": "cpu"}}
-    summary = run(spark, songs, stages=[STAGES[0], quick, STAGES[2]], write={"options": {"compression": "zstd"}}, chunks=5)
+    summary = run(
+        spark, songs, stages=[STAGES[0], quick, STAGES[2]], write={"options": {"compression": "zstd"}}, chunks=5
+    )
     assert (summary.counts, summary.already) == (Counts(0, 0), 6)
 
 
@@ -140,11 +146,16 @@ def test_rows_of_nobody_knows_what_are_not_taken_for_the_jobs(spark: SparkSessio
 def test_rows_of_other_columns_cannot_be_adopted(spark: SparkSession, songs: Path) -> None:
     spark.createDataFrame([(1, 5)], "id long, finished_document int").write.parquet(str(songs / "out"))
     told = refusal(spark, songs, resume="adopt")
-    assert "There: 'finished_document int', 'text (no such column)'. This job: 'finished_document string', 'text string'" in told
+    assert (
+        "There: 'finished_document int', 'text (no such column)'. This job: 'finished_document string', 'text string'"
+        in told
+    )
 
 
 def test_leftovers_of_another_job_are_not_taken_over(spark: SparkSession, songs: Path) -> None:
-    spark.createDataFrame([(1, "a", "a")], "id long, text string, finished_document string").write.parquet(str(songs / "other"))
+    spark.createDataFrame([(1, "a", "a")], "id long, text string, finished_document string").write.parquet(
+        str(songs / "other")
+    )
     part = next((songs / "other").glob("part-*"))
     task = songs / "out" / "_temporary" / "0" / "task_1_m_000000"
     task.mkdir(parents=True)
@@ -178,9 +189,9 @@ def test_saved_pipeline_has_a_record_too(spark: SparkSession, songs: Path) -> No
     Pipeline(stages=stages).fit(spark.range(1)).write().save(str(songs / "saved"))
     run(spark, songs, stages=None, pipeline=str(songs / "saved"))
     assert run(spark, songs, stages=None, pipeline=str(songs / "saved")).already == 6
-    Pipeline(stages=[stages[0], Finisher(inputCols=["document"], outputAs="first")]).fit(spark.range(1)).write().overwrite().save(
-        str(songs / "saved")
-    )
+    Pipeline(stages=[stages[0], Finisher(inputCols=["document"], outputAs="first")]).fit(
+        spark.range(1)
+    ).write().overwrite().save(str(songs / "saved"))
     assert "outputAs" in refusal(spark, songs, stages=None, pipeline=str(songs / "saved"))
 
 
@@ -197,8 +208,12 @@ BREAKS = [
 ]
 
 
-@pytest.mark.parametrize("options", [{}, {"header": True}, {"escape": '"', "sep": "|"}, {"quoteAll": True, "compression": "gzip"}])
-def test_texts_with_line_breaks_do_not_count_as_rows_in_csv(spark: SparkSession, tmp_path: Path, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"header": True}, {"escape": '"', "sep": "|"}, {"quoteAll": True, "compression": "gzip"}]
+)
+def test_texts_with_line_breaks_do_not_count_as_rows_in_csv(
+    spark: SparkSession, tmp_path: Path, options: dict[str, Any]
+) -> None:
     rows = [{"id": number, "text": text} for number, text in enumerate(BREAKS)]
     write_lines(tmp_path / "in" / "a.json", rows)
     summary = run(spark, tmp_path, write={"format": "csv", "options": options})
@@ -250,7 +265,9 @@ def test_rows_with_errors_are_counted_and_retried(spark: SparkSession, tmp_path:
     summary = run(spark, tmp_path, retry="errors", **settings)
     assert (summary.counts, summary.already, summary.errors, summary.notes) == (Counts(2, 1), 6, 1, ())
     frame = spark.read.format(section.get("format", "parquet")).load(str(tmp_path / "out"))
-    assert sorted((row["id"], row["day"]) for row in frame.collect()) == [(number, f"d {number % 2}%") for number in range(8)]
+    assert sorted((row["id"], row["day"]) for row in frame.collect()) == [
+        (number, f"d {number % 2}%") for number in range(8)
+    ]
     assert not list((tmp_path / "out").glob("_sparktasks.retry*"))
 
 
@@ -283,7 +300,9 @@ def test_retry_that_is_killed_loses_no_row_and_leaves_none_twice(
 
 def test_retry_needs_a_column_that_shows_errors(spark: SparkSession, songs: Path) -> None:
     run(spark, songs)
-    with pytest.raises(ColumnError, match=r"'error' or '\.\.\._error'.*Columns written: 'id', 'text', 'finished_document'"):
+    with pytest.raises(
+        ColumnError, match=r"'error' or '\.\.\._error'.*Columns written: 'id', 'text', 'finished_document'"
+    ):
         run(spark, songs, retry="errors")
 
 

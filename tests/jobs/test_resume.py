@@ -85,13 +85,18 @@ def test_run_over_no_rows_leaves_output_that_can_be_read(spark: SparkSession, tm
     assert (frame.columns, frame.count()) == (["id", "text", "finished_recorded"], 0)
 
 
-def test_failed_part_leaves_the_parts_before_it(spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_part_leaves_the_parts_before_it(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_lines(tmp_path / "in" / "a.json", texts(range(30)))
     run(spark, tmp_path / "whole", read={"path": str(tmp_path / "in")}, write={"path": str(tmp_path / "whole" / "out")})
     last = recorded(tmp_path / "whole" / "log")[-1]
     with pytest.raises(Exception, match="is not wanted"):
         run(spark, tmp_path, fail=last)
-    assert "part 3 of 3 failed; 2 parts are written, and running the job again goes on from there" in capsys.readouterr().err
+    assert (
+        "part 3 of 3 failed; 2 parts are written, and running the job again goes on from there"
+        in capsys.readouterr().err
+    )
     before = ids(spark, tmp_path)
     assert 0 < len(before) < 30
     (tmp_path / "log").unlink()
@@ -151,7 +156,10 @@ def test_resume_reads_its_own_output_back(spark: SparkSession, tmp_path: Path, n
 @pytest.mark.parametrize("format", ["parquet", "csv"])
 def test_ids_may_be_decimals_and_dates_or_be_cast(spark: SparkSession, tmp_path: Path, kind: str, format: str) -> None:
     values = [f"{day:02}" for day in range(1, 9)]
-    rows = [{"id": f"2026-01-{value}" if kind == "date" else f"17.{value}", "text": f"Play song number {value}, please"} for value in values]
+    rows = [
+        {"id": f"2026-01-{value}" if kind == "date" else f"17.{value}", "text": f"Play song number {value}, please"}
+        for value in values
+    ]
     common: dict[str, Any] = {
         "read": {"schema": "id string, text string", "columns": [f"CAST(id AS {kind}) AS id", "text"]},
         "write": {"format": format},
@@ -216,7 +224,9 @@ def test_ids_that_do_not_tell_rows_apart_are_refused(spark: SparkSession, tmp_pa
         ),
     ],
 )
-def test_id_column_that_cannot_serve_is_refused(spark: SparkSession, tmp_path: Path, changes: dict[str, Any], wanted: str) -> None:
+def test_id_column_that_cannot_serve_is_refused(
+    spark: SparkSession, tmp_path: Path, changes: dict[str, Any], wanted: str
+) -> None:
     write_lines(tmp_path / "in" / "a.json", texts(range(3)))
     with pytest.raises(ColumnError, match=wanted):
         run(spark, tmp_path, read={"schema": "id bigint, text string, score double"}, **changes)

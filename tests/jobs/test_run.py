@@ -141,7 +141,9 @@ def test_run_says_unknown_where_no_annotation_is_left_to_look_at(spark: SparkSes
 
 
 def test_run_with_finisher_keeps_annotations_in_the_worker(spark: SparkSession, pairs: Path) -> None:
-    stages = build_stages(load_job(write_job(pairs, stages=[*PAIRS, {"Finisher": {"inputCols": ["pair"]}}], read=PAIR_READ)))
+    stages = build_stages(
+        load_job(write_job(pairs, stages=[*PAIRS, {"Finisher": {"inputCols": ["pair"]}}], read=PAIR_READ))
+    )
     frame = annotated(spark.read.schema(PAIR_READ["schema"]).json(str(pairs / "in")), stages, None).frame
     plan = frame._jdf.queryExecution().optimizedPlan().toString()  # type: ignore[attr-defined]
     made = set(re.findall(r"sparktasks_[0-9a-f]{12}_\d+", plan))

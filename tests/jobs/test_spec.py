@@ -44,7 +44,11 @@ def test_load_reads_every_section(tmp_path: Path) -> None:
 
 
 def test_load_takes_stages_without_params_and_keys_without_values(tmp_path: Path) -> None:
-    made = load_job(write_job(tmp_path, stages=["DocumentAssembler", {"RegexTokenizer": None}], read={"options": None, "where": None}))
+    made = load_job(
+        write_job(
+            tmp_path, stages=["DocumentAssembler", {"RegexTokenizer": None}], read={"options": None, "where": None}
+        )
+    )
     assert [(stage.name, stage.source, stage.params) for stage in made.stages] == [
         ("DocumentAssembler", None, {}),
         ("RegexTokenizer", None, {}),

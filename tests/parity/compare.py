@@ -13,7 +13,9 @@ SCORE = 1e-4
 TIE = 1e-5
 
 
-def assert_all(texts: Sequence[Any], expected: Sequence[Any], found: Sequence[Any], same: Callable[[Any, Any], bool]) -> None:
+def assert_all(
+    texts: Sequence[Any], expected: Sequence[Any], found: Sequence[Any], same: Callable[[Any, Any], bool]
+) -> None:
     """Fail with a count and the first differing text unless every pair of answers is the same."""
     assert len(found) == len(expected) == len(texts)
     wrong = [(text, want, got) for text, want, got in zip(texts, expected, found, strict=True) if not same(want, got)]
@@ -35,14 +37,26 @@ def same_labels(want: list[LabelScore], got: list[LabelScore]) -> bool:
     """Tell whether both lists have the same labels and scores, best first; labels that tie may swap."""
     found = dict(got)
     descending = all(first >= second for (_, first), (_, second) in pairwise(got))
-    close = set(found) == set(dict(want)) and len(got) == len(want) and all(abs(found[label] - score) <= SCORE for label, score in want)
+    close = (
+        set(found) == set(dict(want))
+        and len(got) == len(want)
+        and all(abs(found[label] - score) <= SCORE for label, score in want)
+    )
     tied = len(want) > 1 and want[0][1] - want[1][1] < TIE
     return descending and close and (tied or want[0][0] == got[0][0])
 
 
 def spans_of(annotations: Sequence[Any]) -> list[Span]:
     """Return label, start, exclusive end and score of chunk or named_entity annotations."""
-    return [(item.metadata["entity"] if item.annotatorType == "chunk" else item.result, item.begin, item.end + 1, item.score) for item in annotations]
+    return [
+        (
+            item.metadata["entity"] if item.annotatorType == "chunk" else item.result,
+            item.begin,
+            item.end + 1,
+            item.score,
+        )
+        for item in annotations
+    ]
 
 
 def same_spans(want: list[Span], got: list[Span]) -> bool:

@@ -42,7 +42,11 @@ class Bundles:
 
 def recipe_hash() -> str:
     """Return a hash of everything that bundles are made from."""
-    paths = [SCRIPTS / "make_tiny_bundles.py", *sorted((SCRIPTS / "tiny_bundles").glob("*.py")), *sorted((ROOT / "tests/data").glob("*.*"))]
+    paths = [
+        SCRIPTS / "make_tiny_bundles.py",
+        *sorted((SCRIPTS / "tiny_bundles").glob("*.py")),
+        *sorted((ROOT / "tests/data").glob("*.*")),
+    ]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 

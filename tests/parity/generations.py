@@ -1,4 +1,5 @@
-"""What the parity tests of generation share: the bundles, ways to run them, and how their texts are compared with transformers'."""
+"""What the parity tests of generation share: the bundles, ways to run them, and how their texts are compared with
+transformers'."""
 
 from __future__ import annotations
 
@@ -51,7 +52,10 @@ def same(name: str, folder: Path, twin: Path, texts: Sequence[str], **options: A
         other = [pair for pair in pairs if [record.ids for record in pair[1]] != [tuple(each.ids) for each in pair[2]]]
         wrong = [pair for pair in other if not ties(twin, *pair)]
         if wrong or len(other) > 0.01 * len(texts):
-            pytest.fail(f"{name}, {capacity}: {len(wrong)} of {len(texts)} differ, {len(other) - len(wrong)} tie: {(wrong or other)[0]}")
+            pytest.fail(
+                f"{name}, {capacity}: {len(wrong)} of {len(texts)} differ, {len(other) - len(wrong)} tie: "
+                f"{(wrong or other)[0]}"
+            )
     return wanted
 
 
@@ -74,7 +78,9 @@ def log_probabilities(twin: Path, text: str, ids: Sequence[int]) -> torch.Tensor
     prompt = tokenizer(text, return_tensors="pt")["input_ids"]
     start = torch.tensor([[network.config.decoder_start_token_id]]) if network.config.is_encoder_decoder else prompt
     whole = torch.cat([start, torch.tensor([ids])], dim=1)
-    given = {"input_ids": prompt, "decoder_input_ids": whole} if network.config.is_encoder_decoder else {"input_ids": whole}
+    given = (
+        {"input_ids": prompt, "decoder_input_ids": whole} if network.config.is_encoder_decoder else {"input_ids": whole}
+    )
     with torch.no_grad():
         return chosen(network(**given).logits[0, start.shape[1] - 1 : -1], ids)
 

@@ -25,7 +25,9 @@ from sparktasks.runtime.generation.generator import Reading, open_generator
 from .conftest import Bundles
 from .generations import BEAMS, FAMILIES, GREEDY, LAYOUTS, ROOM, generator, same, texts_of, written
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch and its exporter
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)  # of torch and its exporter
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "models" / "stories260k"
 
 
@@ -45,9 +47,16 @@ def test_layouts_write_what_transformers_writes(name: str, bundles: Bundles, pro
 
 
 def test_a_trained_model_writes_what_transformers_writes(prompts: list[str]) -> None:
-    starts = ["Once upon a time", "Lily and Tom went to the park", "One day, a big dog", "The little girl was sad because", "Mom said"]
+    starts = [
+        "Once upon a time",
+        "Lily and Tom went to the park",
+        "One day, a big dog",
+        "The little girl was sad because",
+        "Mom said",
+    ]
     texts = [
-        f"{start} {' '.join(prompt.split()[: place % 6])}".strip() for place, (start, prompt) in enumerate(zip(starts * 40, prompts, strict=False))
+        f"{start} {' '.join(prompt.split()[: place % 6])}".strip()
+        for place, (start, prompt) in enumerate(zip(starts * 40, prompts, strict=False))
     ]
     same("stories260k", STORIES / "onnx", STORIES / "hf", texts, **{**GREEDY, "max_new_tokens": 40})
     same("stories260k", STORIES / "onnx", STORIES / "hf", texts, **{**BEAMS, "max_new_tokens": 40})
@@ -70,7 +79,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "suppressed at first": {"begin_suppress_tokens": list(range(5, 300))},
     "forced end": {"forced_eos_token_id": 2},
     "several ends": {"eos_token_id": [2, *range(30, 60)]},
-    "everything": {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "min_new_tokens": 4, "suppress_tokens": [7, 8, 9], "bad_words_ids": [[33]]},
+    "everything": {
+        "repetition_penalty": 1.2,
+        "no_repeat_ngram_size": 3,
+        "min_new_tokens": 4,
+        "suppress_tokens": [7, 8, 9],
+        "bad_words_ids": [[33]],
+    },
 }
 BEAM_OPTIONS: dict[str, dict[str, Any]] = {
     "favours length": {"length_penalty": 2.5},
@@ -80,14 +95,22 @@ BEAM_OPTIONS: dict[str, dict[str, Any]] = {
     "never, with brevity": {"early_stopping": "never", "length_penalty": 0.0},
     "several texts": {"num_beams": 4, "num_return_sequences": 3},
     "several ends": {"eos_token_id": [2, *range(30, 60)]},
-    "everything": {"early_stopping": True, "length_penalty": 1.4, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 3},
+    "everything": {
+        "early_stopping": True,
+        "length_penalty": 1.4,
+        "repetition_penalty": 1.3,
+        "no_repeat_ngram_size": 2,
+        "min_new_tokens": 3,
+    },
 }
 PROCESSED = ["llama-text-generation", "t5-text2text-generation"]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("name", PROCESSED)
-def test_processors_do_what_those_of_transformers_do(name: str, option: str, bundles: Bundles, prompts: list[str]) -> None:
+def test_processors_do_what_those_of_transformers_do(
+    name: str, option: str, bundles: Bundles, prompts: list[str]
+) -> None:
     some = prompts[:40]
     changed = same(name, bundles.folder(name), bundles.twin(name), some, **{**GREEDY, **OPTIONS[option]})
     plain = generated(bundles.twin(name), some, **GREEDY)
@@ -96,7 +119,9 @@ def test_processors_do_what_those_of_transformers_do(name: str, option: str, bun
 
 @pytest.mark.parametrize("option", BEAM_OPTIONS)
 @pytest.mark.parametrize("name", PROCESSED)
-def test_beam_options_do_what_those_of_transformers_do(name: str, option: str, bundles: Bundles, prompts: list[str]) -> None:
+def test_beam_options_do_what_those_of_transformers_do(
+    name: str, option: str, bundles: Bundles, prompts: list[str]
+) -> None:
     same(name, bundles.folder(name), bundles.twin(name), prompts[:40], **{**BEAMS, **BEAM_OPTIONS[option]})
 
 
@@ -107,16 +132,25 @@ def test_a_forced_first_token_comes_first(name: str, bundles: Bundles, prompts: 
         assert {record[0].ids[0] for record in records} == {50}
 
 
-@pytest.mark.parametrize("name", ["gpt2-text-generation", "llama-text-generation"])  # of encoder-decoders transformers 4.57 takes no stop strings
+@pytest.mark.parametrize(
+    "name", ["gpt2-text-generation", "llama-text-generation"]
+)  # of encoder-decoders transformers 4.57 takes no stop strings
 def test_stop_strings_stop_where_transformers_stops(name: str, bundles: Bundles, prompts: list[str]) -> None:
     some = prompts[:60]
     plain = generated(bundles.twin(name), some, **GREEDY)
-    words = [word for records in plain for word in records[0].text.split()[1:3] if word.isascii() and word.isalpha() and len(word) > 2]
+    words = [
+        word
+        for records in plain
+        for word in records[0].text.split()[1:3]
+        if word.isascii() and word.isalpha() and len(word) > 2
+    ]
     stops = sorted(set(words))[:6]
     tokenizer = hf.AutoTokenizer.from_pretrained(bundles.twin(name))
     wanted = generated(bundles.twin(name), some, **GREEDY, stop_strings=stops, tokenizer=tokenizer)
     found = written(generator(bundles.folder(name), **GREEDY, stop_strings=stops), some)
-    assert [[record.ids for record in records] for records in wanted] == [[tuple(each.ids) for each in each_text] for each_text in found]
+    assert [[record.ids for record in records] for records in wanted] == [
+        [tuple(each.ids) for each in each_text] for each_text in found
+    ]
     assert sum(left != right for left, right in zip(plain, wanted, strict=True)) > 5
 
 
@@ -133,7 +167,10 @@ def test_stop_strings_stop_where_transformers_stops(name: str, bundles: Bundles,
         (lambda scores: sampling.keep_min_p(scores, 0.2), hf.MinPLogitsWarper(0.2)),
         (lambda scores: sampling.keep_min_p(scores, 0.9, keep=4), hf.MinPLogitsWarper(0.9, min_tokens_to_keep=4)),
         (lambda scores: sampling.keep_typical(scores, 0.5), hf.TypicalLogitsWarper(0.5)),
-        (lambda scores: sampling.keep_typical(scores, 0.95, keep=3), hf.TypicalLogitsWarper(0.95, min_tokens_to_keep=3)),
+        (
+            lambda scores: sampling.keep_typical(scores, 0.95, keep=3),
+            hf.TypicalLogitsWarper(0.95, min_tokens_to_keep=3),
+        ),
         (lambda scores: sampling.keep_epsilon(scores, 0.02), hf.EpsilonLogitsWarper(0.02)),
         (lambda scores: sampling.keep_epsilon(scores, 0.3, keep=3), hf.EpsilonLogitsWarper(0.3, min_tokens_to_keep=3)),
         (lambda scores: sampling.keep_eta(scores, 0.02), hf.EtaLogitsWarper(0.02)),
@@ -154,18 +191,31 @@ DRAWS = 4000
 
 @pytest.mark.parametrize(
     "options",
-    [{"top_k": 0}, {"temperature": 0.6, "top_k": 30}, {"top_k": 0, "top_p": 0.7}, {"top_k": 0, "min_p": 0.05}, {"top_k": 0, "typical_p": 0.8}],
+    [
+        {"top_k": 0},
+        {"temperature": 0.6, "top_k": 30},
+        {"top_k": 0, "top_p": 0.7},
+        {"top_k": 0, "min_p": 0.05},
+        {"top_k": 0, "typical_p": 0.8},
+    ],
 )
 @pytest.mark.parametrize("name", ["llama-text-generation", "t5-text2text-generation"])
-def test_first_tokens_are_distributed_as_transformers_draws_them(name: str, options: dict[str, Any], bundles: Bundles, prompts: list[str]) -> None:
+def test_first_tokens_are_distributed_as_transformers_draws_them(
+    name: str, options: dict[str, Any], bundles: Bundles, prompts: list[str]
+) -> None:
     expected = np.exp(first_scores(bundles.twin(name), prompts[1], tuple(options.items())))
-    model = generator(bundles.folder(name), max_new_tokens=1, do_sample=True, num_return_sequences=DRAWS, num_beams=1, **options)
+    model = generator(
+        bundles.folder(name), max_new_tokens=1, do_sample=True, num_return_sequences=DRAWS, num_beams=1, **options
+    )
     (made,) = model.run(model.prompts([prompts[1]]))
     assert not isinstance(made, Exception)
     counts = np.bincount([each.ids[0] for each in made], minlength=len(expected))
     assert counts[expected == 0].sum() == 0
     common = expected * DRAWS >= 5
-    observed, wanted = np.append(counts[common], counts[~common].sum()), np.append(expected[common], expected[~common].sum()) * DRAWS
+    observed, wanted = (
+        np.append(counts[common], counts[~common].sum()),
+        np.append(expected[common], expected[~common].sum()) * DRAWS,
+    )
     kept = wanted > 0
     assert chisquare(observed[kept], wanted[kept] / wanted[kept].sum() * DRAWS).pvalue > 1e-3
     assert kept.sum() > 3
@@ -180,7 +230,13 @@ def first_scores(twin: Path, prompt: str, options: tuple[tuple[str, Any], ...]) 
     batch = tokenizer(prompt, return_tensors="pt")
     given = {key: batch[key] for key in ("input_ids", "attention_mask")}
     found = network.generate(
-        **given, max_new_tokens=1, do_sample=True, num_beams=1, output_scores=True, return_dict_in_generate=True, **dict(options)
+        **given,
+        max_new_tokens=1,
+        do_sample=True,
+        num_beams=1,
+        output_scores=True,
+        return_dict_in_generate=True,
+        **dict(options),
     )
     return np.asarray(found.scores[0][0].double().log_softmax(-1).numpy())
 
@@ -188,14 +244,21 @@ def first_scores(twin: Path, prompt: str, options: tuple[tuple[str, Any], ...]) 
 # -- the pipelines
 
 
-@pytest.mark.parametrize("name", ["gpt2-text-generation", "llama-text-generation", "qwen2-text-generation", "gemma-text-generation"])
+@pytest.mark.parametrize(
+    "name", ["gpt2-text-generation", "llama-text-generation", "qwen2-text-generation", "gemma-text-generation"]
+)
 @pytest.mark.parametrize("full", [True, False])
 def test_text_generator_equals_the_pipeline(name: str, full: bool, bundles: Bundles, prompts: list[str]) -> None:
     """The pipeline removes spaces before punctuation, whatever the tokenizer's files say."""
     some = prompts[:60]
     pipe = hf.pipeline("text-generation", model=str(bundles.twin(name)))
-    wanted = [[record["generated_text"] for record in pipe(text, return_full_text=full, max_new_tokens=16, do_sample=False)] for text in some]
-    stage = TextGenerator.pretrained(bundles.folder(name), maxNewTokens=16, doSample=False, returnFullText=full, cleanUpTokenizationSpaces=True)
+    wanted = [
+        [record["generated_text"] for record in pipe(text, return_full_text=full, max_new_tokens=16, do_sample=False)]
+        for text in some
+    ]
+    stage = TextGenerator.pretrained(
+        bundles.folder(name), maxNewTokens=16, doSample=False, returnFullText=full, cleanUpTokenizationSpaces=True
+    )
     assert texts_of(stage, some) == wanted
 
 
@@ -208,9 +271,17 @@ TASKS = {
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
-    "name", ["t5-text2text-generation", "bart-text2text-generation", "pegasus-text2text-generation", "marian-text2text-generation"]
+    "name",
+    [
+        "t5-text2text-generation",
+        "bart-text2text-generation",
+        "pegasus-text2text-generation",
+        "marian-text2text-generation",
+    ],
 )
-def test_text_to_text_annotators_equal_the_removed_pipelines(name: str, task: str, bundles: Bundles, prompts: list[str]) -> None:
+def test_text_to_text_annotators_equal_the_removed_pipelines(
+    name: str, task: str, bundles: Bundles, prompts: list[str]
+) -> None:
     """Their defaults too: nothing is set but a limit that keeps this short."""
     cls, key = TASKS[task]
     some = prompts[:25]
@@ -231,7 +302,12 @@ def test_task_specific_params_count_as_in_the_pipelines(bundles: Bundles, prompt
             "num_beams": 4,
             "prefix": "summarize: ",
         },
-        "translation_en_to_de": {"early_stopping": True, "max_length": 300, "num_beams": 2, "prefix": "translate English to German: "},
+        "translation_en_to_de": {
+            "early_stopping": True,
+            "max_length": 300,
+            "num_beams": 2,
+            "prefix": "translate English to German: ",
+        },
     }
     network = hf.AutoModelForSeq2SeqLM.from_pretrained(bundles.twin(name))
     network.config.task_specific_params = {task: dict(values) for task, values in tasks.items()}
@@ -252,7 +328,9 @@ def test_task_specific_params_count_as_in_the_pipelines(bundles: Bundles, prompt
         model = open_generator(bundle, settings, Reading(), ROOM)
         prefix = tasks[task]["prefix"]
         results = model.run(model.prompts([f"{prefix}{text}" for text in some]))
-        assert [[model.decode(each.ids) for each in result] for result in results if not isinstance(result, Exception)] == wanted
+        assert [
+            [model.decode(each.ids) for each in result] for result in results if not isinstance(result, Exception)
+        ] == wanted
 
 
 NLLB = "m2m_100-text2text-generation-nllb"
@@ -272,21 +350,30 @@ def translations(twin: Path, codes: tuple[str, str], texts: Sequence[str]) -> li
         tokenizer.src_lang = codes[0]
     found = []
     for text in texts:
-        ids = tokenizer(text)["input_ids"] if known else [source, *tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        made = network.generate(torch.tensor([ids]), max_new_tokens=16, num_beams=4, forced_bos_token_id=target)  # as the pipeline
+        ids = (
+            tokenizer(text)["input_ids"]
+            if known
+            else [source, *tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        )
+        made = network.generate(
+            torch.tensor([ids]), max_new_tokens=16, num_beams=4, forced_bos_token_id=target
+        )  # as the pipeline
         found.append([tokenizer.decode(made[0], skip_special_tokens=True)])
     return found
 
 
 @pytest.mark.parametrize(("name", "codes"), [*PAIRS.items(), (NLLB, ("deu_Latn", "eng_Latn"))])
-def test_translator_tells_languages_as_transformers_does(name: str, codes: tuple[str, str], bundles: Bundles, prompts: list[str]) -> None:
+def test_translator_tells_languages_as_transformers_does(
+    name: str, codes: tuple[str, str], bundles: Bundles, prompts: list[str]
+) -> None:
     wanted = translations(bundles.twin(name), codes, prompts[:40])
     stage = Translator.pretrained(bundles.folder(name), maxNewTokens=16, srcLang=codes[0], tgtLang=codes[1])
     assert texts_of(stage, prompts[:40]) == wanted
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [(NLLB, {"legacy_behaviour": True}), ("mbart-text2text-generation", {"tokenizer_class": "MBartTokenizer"})]
+    ("name", "told"),
+    [(NLLB, {"legacy_behaviour": True}), ("mbart-text2text-generation", {"tokenizer_class": "MBartTokenizer"})],
 )
 def test_languages_behind_the_text_are_told_as_transformers_does(
     name: str, told: dict[str, Any], bundles: Bundles, prompts: list[str], tmp_path: Path
@@ -297,6 +384,8 @@ def test_languages_behind_the_text_are_told_as_transformers_does(
         config.write_text(json.dumps(json.loads(config.read_text()) | told))
     wanted = translations(tmp_path / "twin", PAIRS[name], prompts[:40])
     before = translations(bundles.twin(name), PAIRS[name], prompts[:40])
-    assert sum(left != right for left, right in zip(wanted, before, strict=True)) > 20, "the place of the language is to matter"
+    assert sum(left != right for left, right in zip(wanted, before, strict=True)) > 20, (
+        "the place of the language is to matter"
+    )
     stage = Translator.pretrained(tmp_path / "bundle", maxNewTokens=16, srcLang=PAIRS[name][0], tgtLang=PAIRS[name][1])
     assert texts_of(stage, prompts[:40]) == wanted

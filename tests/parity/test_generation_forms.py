@@ -24,9 +24,22 @@ from sparktasks.runtime.quantize import quantize
 from sparktasks.runtime.session import open_session, view
 
 from .conftest import Bundles
-from .generations import BEAMS, CAPACITIES, FAMILIES, GREEDY, HALVES, annotated, chosen, generator, log_probabilities, written
+from .generations import (
+    BEAMS,
+    CAPACITIES,
+    FAMILIES,
+    GREEDY,
+    HALVES,
+    annotated,
+    chosen,
+    generator,
+    log_probabilities,
+    written,
+)
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch and its exporter
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)  # of torch and its exporter
 EMBEDS = "llama-text-generation-embeds"
 NEAR = 0.02  # of two logits, so close that float16 may take the other
 EXACT = 1e-4
@@ -41,7 +54,9 @@ def test_vectors_of_long_prompts_are_read_in_pieces(bundles: Bundles, prompts: l
     wanted = generated(bundles.twin(EMBEDS), prompts[:60], **GREEDY)
     model = generator(bundles.folder(EMBEDS), Capacity(4, 600, 7), **GREEDY)
     assert max(len(prompt.ids) for prompt in model.prompts(prompts[:60])) > 5 * 7
-    assert [[record.ids for record in records] for records in wanted] == [[tuple(each.ids) for each in made] for made in written(model, prompts[:60])]
+    assert [[record.ids for record in records] for records in wanted] == [
+        [tuple(each.ids) for each in made] for made in written(model, prompts[:60])
+    ]
 
 
 def test_vectors_come_from_the_graph_beside_the_decoder(bundles: Bundles) -> None:
@@ -56,7 +71,8 @@ def test_vectors_come_from_the_graph_beside_the_decoder(bundles: Bundles) -> Non
 
 
 def disputed(logits: torch.Tensor, ids: Sequence[int], found: Sequence[int]) -> float:
-    """Return by how much the best logit leads that of the first token that another text has; 0 where the texts are equal."""
+    """Return by how much the best logit leads that of the first token that another text has; 0 where the texts are
+    equal."""
     place = next((place for place, (left, right) in enumerate(zip(ids, found, strict=False)) if left != right), None)
     if place is None:
         return 0.0 if len(ids) == len(found) else float("inf")
@@ -64,13 +80,17 @@ def disputed(logits: torch.Tensor, ids: Sequence[int], found: Sequence[int]) -> 
 
 
 @pytest.mark.parametrize("name", HALVES)
-def test_float16_writes_what_float32_writes_until_two_tokens_are_as_good(name: str, bundles: Bundles, prompts: list[str]) -> None:
+def test_float16_writes_what_float32_writes_until_two_tokens_are_as_good(
+    name: str, bundles: Bundles, prompts: list[str]
+) -> None:
     wanted = traced(bundles.twin(name), prompts, **GREEDY)
     for capacity in CAPACITIES:
         found = [made[0] for made in written(generator(bundles.folder(name), capacity, **GREEDY), prompts)]
         pairs = list(zip(wanted, found, strict=True))
         assert max(disputed(logits, ids, made.ids) for (ids, logits), made in pairs) < NEAR
-        equal = [(float(chosen(logits, ids).mean()), made.score) for (ids, logits), made in pairs if ids == tuple(made.ids)]
+        equal = [
+            (float(chosen(logits, ids).mean()), made.score) for (ids, logits), made in pairs if ids == tuple(made.ids)
+        ]
         assert len(equal) >= 0.9 * len(prompts)
         assert max(abs(true - score) for true, score in equal) < ROUNDED
 
@@ -80,8 +100,13 @@ def test_float16_searches_with_beams_as_float32_does(name: str, bundles: Bundles
     """A beam that rounding drops changes a text for good: most are equal, and all are as likely as is said."""
     wanted = generated(bundles.twin(name), prompts, **BEAMS)
     found = [made[0] for made in written(generator(bundles.folder(name), **BEAMS), prompts)]
-    assert sum(records[0].ids == tuple(made.ids) for records, made in zip(wanted, found, strict=True)) >= 0.9 * len(prompts)
-    true = [float(log_probabilities(bundles.twin(name), text, made.ids).mean()) for text, made in zip(prompts, found, strict=True)]
+    assert sum(records[0].ids == tuple(made.ids) for records, made in zip(wanted, found, strict=True)) >= 0.9 * len(
+        prompts
+    )
+    true = [
+        float(log_probabilities(bundles.twin(name), text, made.ids).mean())
+        for text, made in zip(prompts, found, strict=True)
+    ]
     assert np.abs(np.array(true) - [made.score for made in found]).max() < ROUNDED
 
 
@@ -90,7 +115,9 @@ def test_a_float16_cache_stays_float16(name: str, bundles: Bundles) -> None:
     bundle = open_bundle(bundles.folder(name), precision="fp16")
     assert {Path(file).name for file in bundle.graphs} == set(GENERATION[name].files)
     decoder = Decoder(bundle)
-    assert {(slot.dtype, open_session(bundle).inputs[slot.past]) for slot in decoder.slots} == {(np.float16, np.float16)}
+    assert {(slot.dtype, open_session(bundle).inputs[slot.past]) for slot in decoder.slots} == {
+        (np.float16, np.float16)
+    }
     source = decoder.encode([[40, 50, 60, 1], [70, 1]], 0) if decoder.layout.encoder else []
     rows = [[0, 80, 90], [0, 95]] if source else [[40, 50, 60], [70]]
     logits, batch = decoder.start(rows, source)
@@ -107,9 +134,13 @@ def test_precision_chooses_among_a_folders_decoders(bundles: Bundles, prompts: l
     shutil.copytree(bundles.folder("gpt2-text-generation"), tmp_path / "both")
     (tmp_path / "both" / "onnx").mkdir()
     shutil.copy(bundles.folder("gpt2-text-generation-fp16") / "onnx" / "model_fp16.onnx", tmp_path / "both" / "onnx")
-    asked = {precision: open_bundle(tmp_path / "both", precision=precision).model for precision in ("auto", "fp32", "fp16")}
+    asked = {
+        precision: open_bundle(tmp_path / "both", precision=precision).model for precision in ("auto", "fp32", "fp16")
+    }
     assert asked == {"auto": "model.onnx", "fp32": "model.onnx", "fp16": "onnx/model_fp16.onnx"}
-    stages = [TextGenerator.pretrained(tmp_path / "both", precision=precision, **SHORT) for precision in ("fp32", "fp16")]
+    stages = [
+        TextGenerator.pretrained(tmp_path / "both", precision=precision, **SHORT) for precision in ("fp32", "fp16")
+    ]
     full, half = ([row[0].score for row in annotated(stage, prompts[:20])] for stage in stages)
     assert full != half
     assert np.allclose(full, half, atol=ROUNDED)
@@ -125,7 +156,9 @@ def test_float16_weights_are_not_quantised(bundles: Bundles, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_scores_are_the_mean_log_probabilities_of_all_new_tokens(name: str, bundles: Bundles, prompts: list[str]) -> None:
+def test_scores_are_the_mean_log_probabilities_of_all_new_tokens(
+    name: str, bundles: Bundles, prompts: list[str]
+) -> None:
     wanted = traced(bundles.twin(name), prompts[:20], **GREEDY)
     found = [made[0] for made in written(generator(bundles.folder(name), **GREEDY), prompts[:20])]
     assert [tuple(made.ids) for made in found] == [ids for ids, _ in wanted]
@@ -135,10 +168,15 @@ def test_scores_are_the_mean_log_probabilities_of_all_new_tokens(name: str, bund
 
 
 @pytest.mark.parametrize("name", ["llama-text-generation", "bart-text2text-generation", "m2m_100-text2text-generation"])
-def test_scores_of_beams_are_what_the_network_says_of_their_tokens(name: str, bundles: Bundles, prompts: list[str]) -> None:
+def test_scores_of_beams_are_what_the_network_says_of_their_tokens(
+    name: str, bundles: Bundles, prompts: list[str]
+) -> None:
     """Of forced tokens too: that they are forced does not make them likely."""
     found = written(generator(bundles.folder(name), **BEAMS, num_return_sequences=3), prompts[:20])
-    true = [[float(log_probabilities(bundles.twin(name), text, made.ids).mean()) for made in row] for text, row in zip(prompts, found, strict=False)]
+    true = [
+        [float(log_probabilities(bundles.twin(name), text, made.ids).mean()) for made in row]
+        for text, row in zip(prompts, found, strict=False)
+    ]
     assert np.shape(true) == (20, 3)
     assert np.abs(np.array(true) - [[made.score for made in row] for row in found]).max() < EXACT
 
@@ -150,9 +188,19 @@ def test_annotations_tell_scores_counts_and_why_a_text_ends(name: str, bundles: 
     wanted = []
     for text, (ids, logits) in zip(prompts[:40], traced(bundles.twin(name), prompts[:40], **GREEDY), strict=True):
         ended = ids[-1] in ends and not (forced and len(ids) == GREEDY["max_new_tokens"])
-        wanted.append((len(tokenizer(text)["input_ids"]), len(ids), "eos" if ended else "length", float(chosen(logits, ids).mean())))
+        wanted.append(
+            (
+                len(tokenizer(text)["input_ids"]),
+                len(ids),
+                "eos" if ended else "length",
+                float(chosen(logits, ids).mean()),
+            )
+        )
     items = [row[0] for row in annotated(TextGenerator.pretrained(bundles.folder(name), **SHORT), prompts[:40])]
-    counted = [(int(item.metadata["prompt_tokens"]), int(item.metadata["new_tokens"]), item.metadata["finish_reason"]) for item in items]
+    counted = [
+        (int(item.metadata["prompt_tokens"]), int(item.metadata["new_tokens"]), item.metadata["finish_reason"])
+        for item in items
+    ]
     assert counted == [each[:3] for each in wanted]
     assert np.allclose([item.score for item in items], [each[3] for each in wanted], atol=EXACT)
     assert {each[2] for each in wanted} == {"eos", "length"}
@@ -178,12 +226,20 @@ def test_attention_that_counts_the_masks_ones_has_rows_that_begin_left(bundles: 
 
 
 def test_rows_that_begin_left_share_a_beginning(bundles: Bundles, prompts: list[str]) -> None:
-    name, head = "llama-text-generation-grouped", "Answer in one word what the following review is about, and say nothing else. "
+    name, head = (
+        "llama-text-generation-grouped",
+        "Answer in one word what the following review is about, and say nothing else. ",
+    )
     texts = [head + prompt for prompt in prompts[:40]]
     model = generator(bundles.folder(name), Capacity(8, 1200, 32), **GREEDY)
-    assert all(known is not None and known.tokens > 16 for known in model._scheduler.prefixes.known([each.ids for each in model.prompts(texts)]))
+    assert all(
+        known is not None and known.tokens > 16
+        for known in model._scheduler.prefixes.known([each.ids for each in model.prompts(texts)])
+    )
     wanted = generated(bundles.twin(name), texts, **GREEDY)
-    assert [[record.ids for record in records] for records in wanted] == [[tuple(each.ids) for each in made] for made in written(model, texts)]
+    assert [[record.ids for record in records] for records in wanted] == [
+        [tuple(each.ids) for each in made] for made in written(model, texts)
+    ]
 
 
 def test_a_folder_with_genai_config_generates_like_any_other(bundles: Bundles, prompts: list[str]) -> None:
@@ -198,7 +254,9 @@ def test_a_folder_with_genai_config_generates_like_any_other(bundles: Bundles, p
 
 
 @pytest.mark.parametrize(("name", "beside"), [("t5-text2text-generation", "encoder_model"), (EMBEDS, "embed_tokens")])
-def test_graphs_of_unlike_precisions_run_together(name: str, beside: str, bundles: Bundles, prompts: list[str], tmp_path: Path) -> None:
+def test_graphs_of_unlike_precisions_run_together(
+    name: str, beside: str, bundles: Bundles, prompts: list[str], tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(bundles.folder(name), tmp_path / "mixed"))
     (path,) = folder.rglob(f"{beside}.onnx")
     onnx.save_model(convert_float_to_float16(onnx.load(path)), path)

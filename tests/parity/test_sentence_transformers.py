@@ -53,9 +53,15 @@ def dense(width: int) -> list[Any]:
 
 
 def old_names(folder: Path) -> None:
-    """Write the files as versions of 2020 did: flags for poolings, another name for the transformer's file, other folders."""
+    """Write the files as versions of 2020 did: flags for poolings, another name for the transformer's file, other
+    folders."""
     (folder / "1_Pooling").rename(folder / "9_Pooling")
-    flags = {"word_embedding_dimension": SIZE, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}
+    flags = {
+        "word_embedding_dimension": SIZE,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_max_tokens": True,
+    }
     write(folder / "9_Pooling/config.json", flags)
     modules = json.loads((folder / "modules.json").read_text())
     modules[1]["path"] = "9_Pooling"
@@ -92,7 +98,10 @@ CASES = {
         encode={"prompt_name": "document"},
     ),
     "no prompt, though there is a default": Case(
-        "bert-embedding-mean", model={"prompts": PROMPTS, "default_prompt_name": "query"}, params={"prompt": ""}, encode={"prompt": ""}
+        "bert-embedding-mean",
+        model={"prompts": PROMPTS, "default_prompt_name": "query"},
+        params={"prompt": ""},
+        encode={"prompt": ""},
     ),
     "the prompt is not pooled": Case(
         "roberta-embedding-mean",
@@ -108,9 +117,13 @@ CASES = {
         params={"promptName": "query"},
         encode={"prompt_name": "query"},
     ),
-    "vectors are cut": Case("bert-embedding-mean", modules=lambda width: [models.Normalize()], model={"truncate_dim": 8}),
+    "vectors are cut": Case(
+        "bert-embedding-mean", modules=lambda width: [models.Normalize()], model={"truncate_dim": 8}
+    ),
     "vectors are cut by a param, then scaled": Case(
-        "bert-embedding-mean", params={"truncateDim": 6, "normalize": True}, encode={"truncate_dim": 6, "normalize_embeddings": True}
+        "bert-embedding-mean",
+        params={"truncateDim": 6, "normalize": True},
+        encode={"truncate_dim": 6, "normalize_embeddings": True},
     ),
     "files of 2020": Case("roberta-embedding-mean", rewrite=old_names),
     "more tokens than positions": Case("roberta-embedding-mean", transformer={"max_seq_length": 64}, rewrite=too_long),
@@ -144,7 +157,9 @@ def same(want: np.ndarray, got: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_text_embedder_gives_the_vectors_of_sentence_transformers(case: Case, bundles: Bundles, texts: list[str], tmp_path: Path) -> None:
+def test_text_embedder_gives_the_vectors_of_sentence_transformers(
+    case: Case, bundles: Bundles, texts: list[str], tmp_path: Path
+) -> None:
     model = write_folder(case, bundles, tmp_path)
     stage = TextEmbedder.pretrained(tmp_path, inputCols=["document"], outputCol="out", **case.params)
     some = texts[::6]

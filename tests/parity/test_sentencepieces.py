@@ -34,7 +34,11 @@ def spm(target: Path, size: int, seed: int) -> list[str]:
     """Train a model on a part of the corpus; returns its pieces."""
     lines = CORPUS.read_text(encoding="utf-8").splitlines()[seed::2]
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_prefix=str(target.with_suffix("")), vocab_size=size, character_coverage=0.98, minloglevel=2
+        sentence_iterator=iter(lines),
+        model_prefix=str(target.with_suffix("")),
+        vocab_size=size,
+        character_coverage=0.98,
+        minloglevel=2,
     )
     target.with_suffix(".model").rename(target)
     model = sentencepiece.SentencePieceProcessor(model_file=str(target))
@@ -44,7 +48,9 @@ def spm(target: Path, size: int, seed: int) -> list[str]:
 @pytest.fixture(scope="module")
 def marian(tmp_path_factory: pytest.TempPathFactory) -> MarianTokenizer:
     folder = tmp_path_factory.mktemp("marian")
-    pieces = [piece for number, name in enumerate(("source.spm", "target.spm")) for piece in spm(folder / name, 400, number)]
+    pieces = [
+        piece for number, name in enumerate(("source.spm", "target.spm")) for piece in spm(folder / name, 400, number)
+    ]
     names = list(dict.fromkeys([*SPECIAL[:2], *pieces, ">>fra<<", ">>deu<<", "<pad>"]))
     (folder / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}))
     return MarianTokenizer(str(folder / "source.spm"), str(folder / "target.spm"), str(folder / "vocab.json"))
@@ -71,7 +77,18 @@ def ours(oracle: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
     return lambda **options: SentencePieceTokenizer(Folder(folder), **options)  # type: ignore[arg-type]
 
 
-EXTRA = ["", " ", "a  b", "word</s>word", "<pad> x", ">>fra<< Hello there", ">>deu<<x", "\u2581x", "日本語 text", "tab\tand\nline"]
+EXTRA = [
+    "",
+    " ",
+    "a  b",
+    "word</s>word",
+    "<pad> x",
+    ">>fra<< Hello there",
+    ">>deu<<x",
+    "\u2581x",
+    "日本語 text",
+    "tab\tand\nline",
+]
 
 
 def test_ids_equal_transformers(oracle: Any, ours: Callable[..., SentencePieceTokenizer], texts: list[str]) -> None:
@@ -89,7 +106,9 @@ def test_texts_equal_transformers(oracle: Any, ours: Callable[..., SentencePiece
         assert tokenizer.decode(ids) == oracle.decode(ids, skip_special_tokens=True), ids
 
 
-def test_long_texts_are_cut_as_transformers_cuts_them(oracle: Any, ours: Callable[..., SentencePieceTokenizer], texts: list[str]) -> None:
+def test_long_texts_are_cut_as_transformers_cuts_them(
+    oracle: Any, ours: Callable[..., SentencePieceTokenizer], texts: list[str]
+) -> None:
     tokenizer, end = ours(max_length=12), [oracle.eos_token_id]
     for text in texts[::5]:
         (found,) = tokenizer.encode([text])
@@ -104,6 +123,8 @@ def test_languages_have_the_ids_that_transformers_gives_them(m2m100: M2M100Token
     for code in ("en", "fr", "zu"):
         assert tokenizer.token_id(f"__{code}__") == m2m100.get_lang_id(code)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"added_tokens_decoder": {}}))  # as older folders have it
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(config | {"added_tokens_decoder": {}})
+    )  # as older folders have it
     (tmp_path / "added_tokens.json").unlink(missing_ok=True)
     assert SentencePieceTokenizer(Folder(tmp_path)).token_id("__zu__") == m2m100.get_lang_id("zu")  # type: ignore[arg-type]

@@ -12,13 +12,17 @@ from .compare import assert_all, labels_of, same_labels
 from .conftest import Bundles
 from .texts import Pair
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch and its exporter
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning"
+)  # of torch and its exporter
 NAMES = [spec.name for spec in SPECS if spec.task == TEXT]
 
 
 def classify(bundles: Bundles, name: str, texts: list[str], **params: object) -> list[list[LabelScore]]:
     """Return the labels that TextClassifier gives each text."""
-    stage = TextClassifier.pretrained(str(bundles.folder(name)), inputCols=["document"], outputCol="out", topK=None, **params)
+    stage = TextClassifier.pretrained(
+        str(bundles.folder(name)), inputCols=["document"], outputCol="out", topK=None, **params
+    )
     rows = LocalPipeline([DocumentAssembler(inputCol="text", outputCol="document"), stage]).fullAnnotate(texts)
     return [labels_of(row["out"]) for row in rows]
 
@@ -47,8 +51,12 @@ def test_text_classifier_equals_transformers_on_pairs(name: str, bundles: Bundle
 
 
 @pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
-@pytest.mark.parametrize("name", ["bert-text-classification", "roberta-text-classification", "distilbert-text-classification"])
-def test_text_classifier_applies_the_function_asked_for(name: str, function: str, bundles: Bundles, texts: list[str]) -> None:
+@pytest.mark.parametrize(
+    "name", ["bert-text-classification", "roberta-text-classification", "distilbert-text-classification"]
+)
+def test_text_classifier_applies_the_function_asked_for(
+    name: str, function: str, bundles: Bundles, texts: list[str]
+) -> None:
     some = texts[::10]
     found = classify(bundles, name, some, functionToApply=function)
     assert_all(some, text_labels(bundles.twin(name), some, function_to_apply=function), found, same_labels)

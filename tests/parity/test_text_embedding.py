@@ -14,7 +14,9 @@ from sparktasks import DocumentAssembler, LocalPipeline, TextEmbedder
 from .compare import assert_all
 from .conftest import Bundles
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch and its exporter
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning"
+)  # of torch and its exporter
 NAMES = [spec.name for spec in SPECS if spec.task == EMBEDDING]
 TOLERANCE = 1e-5
 POOLINGS = {"mean": "mean", "cls": "cls", "max": "max", "last": "lasttoken"}  # our names, sentence-transformers' names

@@ -14,10 +14,13 @@ from sparktasks import DocumentAssembler, LocalPipeline, TokenClassifier
 from .compare import assert_all, same_spans, spans_of
 from .conftest import Bundles
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch and its exporter
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning"
+)  # of torch and its exporter
 NAMES = [spec.name for spec in SPECS if spec.task == TOKEN]
 BOUNDED = [name for name in NAMES if BY_NAME[name].max_length < UNBOUNDED]
-# The pipeline pads the windows of a text, which changes the answers of a leaking model; ours are those of each window alone.
+# The pipeline pads the windows of a text, which changes the answers of a leaking model; ours are those of each window
+# alone.
 WINDOWED = [name for name in BOUNDED if not BY_NAME[name].leaks]
 STRATEGIES = ["none", "simple", "first", "average", "max"]
 MOST_TIES = 0.002
@@ -35,7 +38,9 @@ def annotate(bundles: Bundles, name: str, texts: list[str], **params: object) ->
     return [spans_of(row["out"]) for row in rows]
 
 
-def compare(texts: Sequence[str], oracle: TokenOracle, strategy: str, found: list[list[Span]], ignored: list[str] | None = None) -> None:
+def compare(
+    texts: Sequence[str], oracle: TokenOracle, strategy: str, found: list[list[Span]], ignored: list[str] | None = None
+) -> None:
     """Fail unless the spans are those of the oracle; a few texts may differ where two labels tie."""
     expected = [(text, oracle.spans(text, strategy, ignored)) for text in texts]
     most = 1 + round(MOST_TIES * len(texts))
@@ -46,7 +51,9 @@ def compare(texts: Sequence[str], oracle: TokenOracle, strategy: str, found: lis
         if same_spans(want, got):
             return True
         unequal.append(text)
-        return len(unequal) <= most and any(same_spans(other, got) for other in oracle.spans_if_tied(text, strategy, ignored))
+        return len(unequal) <= most and any(
+            same_spans(other, got) for other in oracle.spans_if_tied(text, strategy, ignored)
+        )
 
     assert_all(texts, expected, found, same)
 
@@ -62,7 +69,9 @@ def test_token_classifier_equals_transformers(name: str, strategy: str, bundles:
 
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
 @pytest.mark.parametrize("name", WINDOWED)
-def test_token_classifier_windows_equal_transformers(name: str, strategy: str, bundles: Bundles, texts: list[str]) -> None:
+def test_token_classifier_windows_equal_transformers(
+    name: str, strategy: str, bundles: Bundles, texts: list[str]
+) -> None:
     longest = sorted(texts, key=len)[-100:]
     found = annotate(bundles, name, longest, aggregation=strategy, longText="window", stride=16)
     compare(longest, oracle_of(bundles.twin(name), 16), strategy, found)

@@ -22,7 +22,9 @@ def test_batches_hold_every_row_once_within_the_budget(budget: int) -> None:
 def test_batches_are_the_cheapest_cut_of_the_sorted_texts() -> None:
     for seed in range(20):
         lengths = np.random.default_rng(seed).integers(1, 60, 9).tolist()
-        assert _cost(lengths, list(token_batches(lengths, budget=100))) == min(_cost(lengths, cut) for cut in _cuts(lengths, budget=100))
+        assert _cost(lengths, list(token_batches(lengths, budget=100))) == min(
+            _cost(lengths, cut) for cut in _cuts(lengths, budget=100)
+        )
 
 
 def _cost(lengths: list[int], batches: list[np.ndarray]) -> int:

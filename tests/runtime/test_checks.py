@@ -59,7 +59,9 @@ def test_an_encoder_without_a_head_is_refused(stage: type, bundle: Find) -> None
         ("pooler_output", TextClassifier, "bert-text-classification", "an encoder without a head"),
     ],
 )
-def test_outputs_of_other_tasks_are_refused(name: str, stage: type, source: str, message: str, copy: Callable[[str], Path]) -> None:
+def test_outputs_of_other_tasks_are_refused(
+    name: str, stage: type, source: str, message: str, copy: Callable[[str], Path]
+) -> None:
     folder = copy(source)
     rename_output(folder, name)
     with pytest.raises(BundleError, match=message):
@@ -68,7 +70,9 @@ def test_outputs_of_other_tasks_are_refused(name: str, stage: type, source: str,
 
 def test_outputs_of_any_other_name_are_logits(copy: Callable[[str], Path]) -> None:
     folder = copy("bert-text-classification")
-    before = LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(BUNDLES / folder.name)]).annotate("play music")
+    before = LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(BUNDLES / folder.name)]).annotate(
+        "play music"
+    )
     rename_output(folder, "output_0")
     assert LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(folder)]).annotate("play music") == before
 
@@ -152,13 +156,19 @@ def test_special_tokens_beyond_the_embedding_cost_only_the_rows_that_have_them(l
     pipeline = LocalPipeline([DocumentAssembler(), stage])
     rows = [row["category"][0] for row in pipeline.fullAnnotate(["w1 w2", "w1 <mask> w2", "w4"])]
     assert [row.result is None for row in rows] == [False, True, False]
-    assert rows[1].metadata["error"].startswith("DataError: the text has the token '<mask>' (40), and the model's embedding has 40 rows")
+    assert (
+        rows[1]
+        .metadata["error"]
+        .startswith("DataError: the text has the token '<mask>' (40), and the model's embedding has 40 rows")
+    )
     assert rows[0].score == pytest.approx(pipeline.fullAnnotate("w1 w2")["category"][0].score)
 
 
 def test_files_beside_the_graph_count_where_the_root_has_none(spark: object, copy: Callable[[str], Path]) -> None:
     folder = copy("bert-text-classification")
-    expected = LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(BUNDLES / folder.name)]).annotate("play music")
+    expected = LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(BUNDLES / folder.name)]).annotate(
+        "play music"
+    )
     (folder / "onnx").mkdir()
     for path in list(folder.iterdir()):
         if path.is_file():
@@ -166,7 +176,10 @@ def test_files_beside_the_graph_count_where_the_root_has_none(spark: object, cop
     stage = TextClassifier.pretrained(folder)
     assert LocalPipeline([DocumentAssembler(), stage]).annotate("play music") == expected
     stage.save(str(folder.parent / "saved"))
-    assert LocalPipeline([DocumentAssembler(), TextClassifier.load(str(folder.parent / "saved"))]).annotate("play music") == expected
+    assert (
+        LocalPipeline([DocumentAssembler(), TextClassifier.load(str(folder.parent / "saved"))]).annotate("play music")
+        == expected
+    )
 
 
 # -- rows
@@ -203,13 +216,20 @@ def test_what_a_model_cannot_read_costs_its_own_row_only(nodes: Nodes, message: 
         (TextEmbedder, "bert-embedding-mean", {"level": "token"}),
     ],
 )
-def test_every_text_task_keeps_and_fails_on_nan(stage: type, source: str, params: dict[str, Any], copy: Callable[[str], Path]) -> None:
+def test_every_text_task_keeps_and_fails_on_nan(
+    stage: type, source: str, params: dict[str, Any], copy: Callable[[str], Path]
+) -> None:
     folder = copy(source)
     model = onnx.load(folder / "model.onnx")
     output = model.graph.output[0].name
     for each in model.graph.node:
         each.output[:] = ["before" if name == output else name for name in each.output]
-    model.graph.node.extend([onnx.helper.make_node("Sub", ["before", "before"], ["zero"]), onnx.helper.make_node("Div", ["zero", "zero"], [output])])
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Sub", ["before", "before"], ["zero"]),
+            onnx.helper.make_node("Div", ["zero", "zero"], [output]),
+        ]
+    )
     (folder / "model.onnx").chmod(0o644)
     onnx.save(model, folder / "model.onnx")
     made = stage.pretrained(folder, **params)

@@ -9,7 +9,9 @@ import pytest
 
 from sparktasks.runtime.bundle import open_bundle
 
-FOLDERS = sorted((Path(__file__).parents[1] / "bundles").iterdir()) + sorted((Path(__file__).parents[2] / "sparktasks" / "starter").iterdir())
+FOLDERS = sorted((Path(__file__).parents[1] / "bundles").iterdir()) + sorted(
+    (Path(__file__).parents[2] / "sparktasks" / "starter").iterdir()
+)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -21,7 +23,9 @@ def test_header_agrees_with_onnxruntime(folder: Path) -> None:
         assert [port.name for port in ours] == [port.name for port in theirs]
         assert [len(port.shape) for port in ours] == [len(port.shape) for port in theirs]
         for port, other in zip(ours, theirs, strict=True):
-            assert [size for size in port.shape if isinstance(size, int)] == [size for size in other.shape if isinstance(size, int)]
+            assert [size for size in port.shape if isinstance(size, int)] == [
+                size for size in other.shape if isinstance(size, int)
+            ]
     assert bundle.graph.opset > 0
     assert bundle.graph.embedding_rows == bundle.config["vocab_size"]
 

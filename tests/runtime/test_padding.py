@@ -51,9 +51,13 @@ def padding_of(folder: Path) -> Padding:
         pytest.param(MEAN_OF_MASKED, {}, LEFT, Padding(0, left=True), id="on either side"),
         pytest.param(SUM_OF_ALL, {"pad_token_id": PAD}, RIGHT, Padding(PAD, equal_only=True), id="padding leaks"),
         pytest.param(LAST_COLUMN, {}, RIGHT, Padding(0, left=True), id="the last column is read"),
-        pytest.param(LAST_TOKEN, {"pad_token_id": PAD}, RIGHT, Padding(PAD), id="config.json has the graph's pad token"),
+        pytest.param(
+            LAST_TOKEN, {"pad_token_id": PAD}, RIGHT, Padding(PAD), id="config.json has the graph's pad token"
+        ),
         pytest.param(LAST_TOKEN, {"pad_token_id": W1}, {"pad_token": "[PAD]"}, Padding(PAD), id="the tokenizer has it"),
-        pytest.param(LAST_TOKEN, {"pad_token_id": PAD}, {"pad_token": "w1"}, Padding(PAD), id="the tokenizer has another"),
+        pytest.param(
+            LAST_TOKEN, {"pad_token_id": PAD}, {"pad_token": "w1"}, Padding(PAD), id="the tokenizer has another"
+        ),
         pytest.param(LAST_TOKEN, {"pad_token_id": PAD}, LEFT, Padding(PAD), id="the tokenizer's side is the wrong one"),
         pytest.param(LAST_TOKEN, {"pad_token_id": -1}, RIGHT, Padding(PAD), id="a pad token that is none"),
     ],
@@ -92,7 +96,9 @@ def test_fixed_axes_are_filled_up(shape: tuple[int | str, int | str], tmp_path: 
     assert (found.metadata.get("truncated") == "true") == (shape[1] == 16)
 
 
-def test_what_was_found_for_a_large_model_is_kept_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_found_for_a_large_model_is_kept_on_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SPARKTASKS_SHARE_BYTES", "0")
     monkeypatch.setenv("SPARKTASKS_CACHE", str(tmp_path / "store"))
     folder = write_bundle(tmp_path / "model", LAST_COLUMN)
@@ -106,5 +112,7 @@ def test_windows_of_a_leaking_graph_are_those_of_each_alone(tmp_path: Path) -> N
     words = [f"w{number}" for number in range(11)]
     (found,) = scores(folder, [" ".join(words)], longText="window", maxLength=4, functionToApply="none")
     parts = [scores(folder, [" ".join(words[start : start + 4])], functionToApply="none")[0] for start in (0, 4, 8)]
-    expected = {label: np.average([dict(part)[label] for part in parts], weights=[4, 4, 3]) for label in ("LABEL_0", "LABEL_3")}
+    expected = {
+        label: np.average([dict(part)[label] for part in parts], weights=[4, 4, 3]) for label in ("LABEL_0", "LABEL_3")
+    }
     assert {label: dict(found)[label] for label in expected} == pytest.approx(expected, abs=1e-4)

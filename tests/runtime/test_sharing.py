@@ -19,7 +19,11 @@ from sparktasks.runtime.session import Session
 from sparktasks.runtime.store import Store
 
 NAMES = ["bert-text-classification", "bert-token-classification"]
-FEEDS = {"input_ids": np.arange(24).reshape(2, 12) % 30, "attention_mask": np.ones((2, 12), np.int64), "token_type_ids": np.zeros((2, 12), np.int64)}
+FEEDS = {
+    "input_ids": np.arange(24).reshape(2, 12) % 30,
+    "attention_mask": np.ones((2, 12), np.int64),
+    "token_type_ids": np.zeros((2, 12), np.int64),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +50,9 @@ def plain(model: Bundle, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_packed_weights_give_equal_results(name: str, bundle: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_weights_give_equal_results(
+    name: str, bundle: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = open_bundle(bundle(name))
     made = logits(Session(model))
     entry = sharing.shared_graph(model)
@@ -82,10 +88,19 @@ def _no_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "reason"), [(_no_child, "status 9: no memory"), (_no_room, "10 MB free|0 MB free"), (_no_root, "cannot keep models in /proc/none")]
+    ("harm", "reason"),
+    [
+        (_no_child, "status 9: no memory"),
+        (_no_room, "10 MB free|0 MB free"),
+        (_no_root, "cannot keep models in /proc/none"),
+    ],
 )
 def test_where_packing_fails_the_plain_graph_runs_and_the_log_says_so(
-    harm: Callable[[pytest.MonkeyPatch], None], reason: str, model: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    harm: Callable[[pytest.MonkeyPatch], None],
+    reason: str,
+    model: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     wanted = plain(model, monkeypatch)
     harm(monkeypatch)
@@ -95,7 +110,9 @@ def test_where_packing_fails_the_plain_graph_runs_and_the_log_says_so(
     assert re.search(reason, caplog.text)
 
 
-def test_a_packed_graph_that_does_not_open_is_not_used(model: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_packed_graph_that_does_not_open_is_not_used(
+    model: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     wanted = plain(model, monkeypatch)
     original = session._session
 
@@ -107,7 +124,9 @@ def test_a_packed_graph_that_does_not_open_is_not_used(model: Bundle, monkeypatc
     assert "is of no use" in caplog.text
 
 
-def test_what_failed_is_not_tried_again_at_once(model: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_failed_is_not_tried_again_at_once(
+    model: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     with monkeypatch.context() as patch:
         _no_child(patch)
         Session(model)

@@ -158,7 +158,9 @@ def test_a_full_disk_is_named(store: Store) -> None:
     def fail(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(DeliveryError, match=r"No space left on device \([\d,]+ MB free\)\. Set the variable SPARKTASKS_CACHE") as caught:
+    with pytest.raises(
+        DeliveryError, match=r"No space left on device \([\d,]+ MB free\)\. Set the variable SPARKTASKS_CACHE"
+    ) as caught:
         store.open("bundles", "a", fail)
     assert str(store.root) in str(caught.value)
     assert store.keys("bundles") == []

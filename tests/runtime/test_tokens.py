@@ -21,7 +21,9 @@ def long_texts() -> list[str]:
     rng = random.Random(7)
     texts = []
     for number in range(12):
-        words = [rng.choice(ODD) if rng.random() < 0.1 else rng.choice(WORDS) for _ in range(rng.choice([200, 1500, 8000]))]
+        words = [
+            rng.choice(ODD) if rng.random() < 0.1 else rng.choice(WORDS) for _ in range(rng.choice([200, 1500, 8000]))
+        ]
         texts.append(("" if number % 4 == 0 else " ").join(words))
     return texts
 
@@ -40,4 +42,7 @@ def test_a_cut_text_keeps_the_tokens_of_the_whole_one(folder: Path, side: str) -
 def test_a_text_whose_beginning_makes_few_tokens_is_read_on() -> None:
     bundle = open_bundle(ROOT / "tests" / "bundles" / "bert-text-classification")
     text = " " * 5000 + "play music"
-    assert TextTokenizer(bundle, Lengths(16)).encode([text])[0].ids == TextTokenizer(bundle, Lengths(16)).encode(["play music"])[0].ids
+    assert (
+        TextTokenizer(bundle, Lengths(16)).encode([text])[0].ids
+        == TextTokenizer(bundle, Lengths(16)).encode(["play music"])[0].ids
+    )

@@ -1,4 +1,5 @@
-"""How models reach the processes that run them: each way gives the same answers, and a damaged or deleted copy never runs."""
+"""How models reach the processes that run them: each way gives the same answers, and a damaged or deleted copy never
+runs."""
 
 from __future__ import annotations
 
@@ -64,7 +65,9 @@ def test_a_model_that_is_sent_gives_what_a_path_gives(way: str, spark: SparkSess
 
 
 @pytest.mark.parametrize("way", ["broadcast"], indirect=True)
-def test_a_copy_that_is_deleted_under_a_running_application_is_made_again(way: str, spark: SparkSession, model: PipelineModel) -> None:
+def test_a_copy_that_is_deleted_under_a_running_application_is_made_again(
+    way: str, spark: SparkSession, model: PipelineModel
+) -> None:
     before = answers(model, frame(spark))
     shutil.rmtree(Store().root)
     assert answers(model, frame(spark)) == before
@@ -101,7 +104,9 @@ def test_chunks_become_the_files_they_were_cut_from(size: int, bundle: Callable[
     ref, files, content = chunks(bundle("bert-embedding-mean"))
     parts = tuple(Chunk(content[start : start + size]) for start in range(0, len(content), size))
     delivery._unpack(ref, Parcel(ref.hash, "broadcast", files, parts), tmp_path)
-    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {name for name, _ in files}
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
+        name for name, _ in files
+    }
     assert all((tmp_path / name).read_bytes() == (Path(ref.folder) / name).read_bytes() for name, _ in files)
     assert not any("_value" in vars(part) for part in parts), "chunks stay in the worker's memory"
 
@@ -111,16 +116,23 @@ def _flipped(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("harm", [_flipped, lambda content: content[:-7], lambda content: b""])
-def test_a_damaged_arrival_is_refused_and_leaves_nothing(harm: Callable[[bytes], bytes], bundle: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_damaged_arrival_is_refused_and_leaves_nothing(
+    harm: Callable[[bytes], bytes], bundle: Callable[[str], str], tmp_path: Path
+) -> None:
     ref, files, content = chunks(bundle("bert-text-classification"))
     parcel = Parcel(ref.hash, "broadcast", files, (Chunk(harm(content)),))
     store = Store(tmp_path)
-    with pytest.raises(DeliveryError, match=rf"did not arrive whole on {socket.gethostname()} by broadcast: their hash is not {ref.hash[:12]}"):
+    with pytest.raises(
+        DeliveryError,
+        match=rf"did not arrive whole on {socket.gethostname()} by broadcast: their hash is not {ref.hash[:12]}",
+    ):
         store.open("bundles", ref.hash, lambda folder: delivery._unpack(ref, parcel, folder))
     assert store.keys("bundles") == []
 
 
-def test_files_that_change_after_the_stage_was_made_are_not_sent(spark: SparkSession, bundle: Callable[[str], str], tmp_path: Path) -> None:
+def test_files_that_change_after_the_stage_was_made_are_not_sent(
+    spark: SparkSession, bundle: Callable[[str], str], tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(bundle("bert-text-classification"), tmp_path / "model"))
     opened = open_bundle(folder).sealed()
     (folder / "README.md").write_text("A new card is no new model.")
@@ -135,7 +147,10 @@ def test_the_way_is_chosen_by_the_session_and_the_path(spark: SparkSession) -> N
     assert way_of(spark, Path("/models/one")) == "path"
     spark.conf.set(DELIVERY_SETTING, "artifact")
     try:
-        with pytest.raises(ParamError, match=r"delivery='artifact' is not allowed on classic Spark: it takes 'auto', 'path', 'broadcast', 'file'"):
+        with pytest.raises(
+            ParamError,
+            match=r"delivery='artifact' is not allowed on classic Spark: it takes 'auto', 'path', 'broadcast', 'file'",
+        ):
             way_of(spark, Path("/models/one"))
     finally:
         spark.conf.unset(DELIVERY_SETTING)

@@ -27,7 +27,9 @@ ROWS = 200
 
 
 def texts(spark: SparkSession, partitions: int = 1) -> DataFrame:
-    return spark.range(0, ROWS, 1, partitions).select("id", F.concat(F.lit("text "), "id").alias("text"), (F.col("id") % 4).alias("part"))
+    return spark.range(0, ROWS, 1, partitions).select(
+        "id", F.concat(F.lit("text "), "id").alias("text"), (F.col("id") % 4).alias("part")
+    )
 
 
 ACTIONS: dict[str, Callable[[DataFrame], object]] = {
@@ -35,7 +37,9 @@ ACTIONS: dict[str, Callable[[DataFrame], object]] = {
     "select of two": lambda df: df.select("a.result", F.col("c")[0]["result"]).collect(),
     "filter on an output": lambda df: df.filter("b[0].result = 'text 7ab'").collect(),
     "explode": lambda df: df.select(F.explode("b.result")).collect(),
-    "join": lambda df: df.join(df.sparkSession.range(ROWS).withColumnRenamed("id", "other"), F.col("id") == F.col("other")).collect(),
+    "join": lambda df: df.join(
+        df.sparkSession.range(ROWS).withColumnRenamed("id", "other"), F.col("id") == F.col("other")
+    ).collect(),
     "window": lambda df: df.withColumn("n", F.row_number().over(Window.partitionBy("part").orderBy("id"))).collect(),
     "group": lambda df: df.groupBy(F.col("b")[0]["result"]).count().collect(),
     "count": lambda df: df.count(),
@@ -65,7 +69,11 @@ def test_kernels_run_once_per_row_in_streaming(spark: SparkSession, log: Log, tm
     texts(spark).write.parquet(str(tmp_path / "in"))
     stream = spark.readStream.schema("id long, text string, part long").parquet(str(tmp_path / "in"))
     out = pipeline(log).fit(stream).transform(stream).select("id", "b.result")
-    query = out.writeStream.format("parquet").option("checkpointLocation", str(tmp_path / "checkpoint")).trigger(availableNow=True)
+    query = (
+        out.writeStream.format("parquet")
+        .option("checkpointLocation", str(tmp_path / "checkpoint"))
+        .trigger(availableNow=True)
+    )
     query.start(str(tmp_path / "out")).awaitTermination()
     assert log.rows() == {"a": ROWS, "b": ROWS, "c": ROWS}
     assert spark.read.parquet(str(tmp_path / "out")).count() == ROWS
@@ -97,7 +105,9 @@ def test_filter_on_a_partition_column_prunes_partitions(spark: SparkSession, log
 def test_show_annotates_few_rows_of_a_large_partition(
     spark: SparkSession, log: Log, bundle: Callable[[str], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    df = spark.range(0, 50_000, 1, 1).select("id", F.repeat(F.concat(F.lit("a longer text with words "), "id"), 4).alias("text"))
+    df = spark.range(0, 50_000, 1, 1).select(
+        "id", F.repeat(F.concat(F.lit("a longer text with words "), "id"), 4).alias("text")
+    )
     classifier = TextClassifier.pretrained(bundle("bert-text-classification"))
     stages = [DocumentAssembler(), Logger(outputCol="a", log=str(log.path)), RegexTokenizer(), classifier]
     out = PipelineModel(stages).transform(df)
@@ -127,14 +137,29 @@ def test_fusion_can_be_turned_off(spark: SparkSession, log: Log) -> None:
         spark.conf.unset(FUSE_SETTING)
 
 
-NAMES = ["plain", "with space", "a.b", "tick`s", "UPPER", "c0", "key", "日本", "sparktasks_0", "array", "a-b", "'quoted'"]
+NAMES = [
+    "plain",
+    "with space",
+    "a.b",
+    "tick`s",
+    "UPPER",
+    "c0",
+    "key",
+    "日本",
+    "sparktasks_0",
+    "array",
+    "a-b",
+    "'quoted'",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_column_name_is_read_and_written(spark: SparkSession, adapter: str, name: str) -> None:
     df = spark.createDataFrame([("one two",)], StructType([StructField(name, StringType())]))
     other = f"{name}.out"
-    out = RegexTokenizer(inputCols=other, outputCol=f"{name} 2").transform(DocumentAssembler(inputCol=name, outputCol=other).transform(df))
+    out = RegexTokenizer(inputCols=other, outputCol=f"{name} 2").transform(
+        DocumentAssembler(inputCol=name, outputCol=other).transform(df)
+    )
     assert out.columns == [name, other, f"{name} 2"]
     row = out.head()
     assert row is not None
@@ -146,7 +171,9 @@ def test_overwritten_columns_keep_what_was_bound_to_them(spark: SparkSession, ad
     df = spark.createDataFrame([(1, "one two", "x")], "id int, text string, other string")
     out = DocumentAssembler(inputCol="text", outputCol="document").transform(df)
     out = RegexTokenizer(outputCol="text").transform(out)  # overwrites the source that document reads
-    out = DocumentAssembler(inputCol="other", outputCol="document").transform(out)  # overwrites an output that text reads
+    out = DocumentAssembler(inputCol="other", outputCol="document").transform(
+        out
+    )  # overwrites an output that text reads
     out = RegexTokenizer(inputCols="document", outputCol="document").transform(out)  # input = output
     assert out.columns == ["id", "text", "other", "document"]
     assert out.schema["text"].metadata == {"annotatorType": "token"}
@@ -173,7 +200,9 @@ def test_names_compare_by_the_sessions_case_rule(spark: SparkSession, sensitive:
 
 
 def test_duplicate_columns_pass_through(spark: SparkSession, adapter: str) -> None:
-    schema = StructType([StructField("text", StringType()), StructField("twice", IntegerType()), StructField("twice", IntegerType())])
+    schema = StructType(
+        [StructField("text", StringType()), StructField("twice", IntegerType()), StructField("twice", IntegerType())]
+    )
     df = spark.createDataFrame([("one", 1, 2)], schema)
     out = DocumentAssembler().transform(df)
     assert [tuple(row)[:3] for row in out.collect()] == [("one", 1, 2)]
@@ -186,7 +215,10 @@ def test_duplicate_columns_pass_through(spark: SparkSession, adapter: str) -> No
 
 def test_two_branches_of_one_frame_do_not_disturb_each_other(spark: SparkSession) -> None:
     out = DocumentAssembler().transform(spark.createDataFrame([("one two",)], "text string"))
-    left, right = RegexTokenizer(outputCol="left").transform(out), RegexTokenizer(outputCol="right", toLowercase=True).transform(out)
+    left, right = (
+        RegexTokenizer(outputCol="left").transform(out),
+        RegexTokenizer(outputCol="right", toLowercase=True).transform(out),
+    )
     assert left.columns == ["text", "document", "left"]
     assert right.columns == ["text", "document", "right"]
     assert out.columns == ["text", "document"]
@@ -194,7 +226,12 @@ def test_two_branches_of_one_frame_do_not_disturb_each_other(spark: SparkSession
 
 def test_frames_between_stages_start_a_new_chain(spark: SparkSession) -> None:
     out = DocumentAssembler().transform(spark.createDataFrame([("one two",), ("",)], "text string"))
-    found = RegexTokenizer().transform(out.filter("size(document) > 0").withColumn("more", F.lit(1))).select("token.result").collect()
+    found = (
+        RegexTokenizer()
+        .transform(out.filter("size(document) > 0").withColumn("more", F.lit(1)))
+        .select("token.result")
+        .collect()
+    )
     assert [row[0] for row in found] == [["one", "two"]]
 
 
@@ -226,6 +263,7 @@ def test_annotations_survive_the_way_through_spark(spark: SparkSession, adapter:
     df = spark.createDataFrame([(0, "é 日本 😀"), (1, None), (2, "")], "id int, text string")
     row = RegexTokenizer().transform(DocumentAssembler().transform(df)).orderBy("id").collect()
     assert [tuple(token) for token in row[0]["token"]] == [
-        tuple(Annotation("token", begin, end, text, {"sentence": "0"})) for begin, end, text in [(0, 0, "é"), (2, 3, "日本"), (5, 5, "😀")]
+        tuple(Annotation("token", begin, end, text, {"sentence": "0"}))
+        for begin, end, text in [(0, 0, "é"), (2, 3, "日本"), (5, 5, "😀")]
     ]
     assert [row[1]["token"], row[2]["document"]] == [[], []]

@@ -19,13 +19,19 @@ SCHEMA = {
         "age": {"type": "integer"},
         "height": {"type": "number"},
         "here": {"type": "boolean"},
-        "lines": {"type": "array", "items": {"type": "object", "properties": {"item": {"type": "string"}, "count": {"type": "integer"}}}},
+        "lines": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"item": {"type": "string"}, "count": {"type": "integer"}}},
+        },
         "notes": {"type": "object", "additionalProperties": {"type": "string"}},
         "either": {"type": ["string", "integer"]},
     },
 }
 TEXTS = [
-    '{"name": "Ann", "age": 7, "height": 1.5, "here": true, "lines": [{"item": "é", "count": 2}, {"item": "b"}], "notes": {"k": "v"}, "either": 5}',
+    (
+        '{"name": "Ann", "age": 7, "height": 1.5, "here": true, "lines": [{"item": "é", "count": 2}, {"item": '
+        '"b"}], "notes": {"k": "v"}, "either": 5}'
+    ),
     '{"name": null, "age": -9223372036854775808, "height": 3, "here": false, "lines": [], "notes": {}, "either": "x"}',
     '{"name": "\\u00e9\\n\\"", "height": 1e300, "more": 1}',
     "{}",
@@ -33,13 +39,19 @@ TEXTS = [
 
 
 def values(texts: list[str | None]) -> list[object]:
-    rows = [[] if text is None else [Annotation("document", 0, 0, text, {}), Annotation("document", 0, 0, "{}", {})] for text in texts]
+    rows = [
+        [] if text is None else [Annotation("document", 0, 0, text, {}), Annotation("document", 0, 0, "{}", {})]
+        for text in texts
+    ]
     return [as_python(value, spark_type(SCHEMA)) for value in ReadJson(spark_type(SCHEMA))(build(rows)).to_pylist()]
 
 
 def test_values_equal_those_of_from_json(spark: SparkSession) -> None:
     frame = spark.createDataFrame([(text,) for text in TEXTS], "text string")
-    wanted = [row.value.asDict(recursive=True) for row in frame.select(F.from_json("text", spark_type(SCHEMA)).alias("value")).collect()]
+    wanted = [
+        row.value.asDict(recursive=True)
+        for row in frame.select(F.from_json("text", spark_type(SCHEMA)).alias("value")).collect()
+    ]
     assert values([*TEXTS]) == wanted
 
 
@@ -49,7 +61,17 @@ def test_what_is_no_json_is_null(text: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("age", 1e300), ("age", 2**63), ("age", True), ("age", "7"), ("height", "high"), ("here", 1), ("lines", {}), ("notes", [])]
+    ("key", "value"),
+    [
+        ("age", 1e300),
+        ("age", 2**63),
+        ("age", True),
+        ("age", "7"),
+        ("height", "high"),
+        ("here", 1),
+        ("lines", {}),
+        ("notes", []),
+    ],
 )
 def test_a_value_of_another_type_is_null(key: str, value: object) -> None:
     (found,) = values([json.dumps({"name": "Ann", key: value})])
@@ -71,7 +93,10 @@ def test_numbers_that_no_column_holds_are_null(text: str) -> None:
         ({"type": "array", "items": True}, "array<string>"),
         ({"type": "object", "properties": {"a": True}}, "struct<a:string>"),
         ({"anyOf": [True, {"type": "integer"}]}, "string"),
-        ({"properties": {"a": {"$ref": "#/$defs/x~1y"}}, "type": "object", "$defs": {"x/y": {"type": "boolean"}}}, "struct<a:boolean>"),
+        (
+            {"properties": {"a": {"$ref": "#/$defs/x~1y"}}, "type": "object", "$defs": {"x/y": {"type": "boolean"}}},
+            "struct<a:boolean>",
+        ),
         ({"type": "object"}, "map<string,string>"),
     ],
 )
@@ -82,7 +107,10 @@ def test_schemas_as_types(schema: dict[str, object], wanted: str) -> None:
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        ({"$ref": "#/$defs/N", "$defs": {"N": {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}}}}, "contains itself"),
+        (
+            {"$ref": "#/$defs/N", "$defs": {"N": {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}}}},
+            "contains itself",
+        ),
         ({"type": "object", "properties": {"a": {"$ref": "#"}}, "$defs": {}}, "contains itself"),
         ({"$ref": "#/$defs/none"}, "to which a \\$ref leads"),
     ],

@@ -33,14 +33,22 @@ def saved(spark: SparkSession, bundle: Find, tmp_path: Path) -> Path:
 
 
 def test_saved_pipeline_runs_without_java(saved: Path, bundle: Find) -> None:
-    code = f"from sparktasks import LocalPipeline\nprint(LocalPipeline.load({str(saved)!r}).annotate('play music')['category'])"
-    environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"} | {"PATH": str(Path(sys.executable).parent)}
+    code = (
+        f"from sparktasks import LocalPipeline\nprint(LocalPipeline.load({str(saved)!r}).annotate('play "
+        "music')['category'])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"} | {
+        "PATH": str(Path(sys.executable).parent)
+    }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.strip() == str(LocalPipeline(stages(bundle)).annotate("play music")["category"]), done.stderr
 
 
 def test_model_list_and_saved_folder_are_the_same_pipeline(saved: Path, bundle: Find) -> None:
-    answers = [LocalPipeline(source).annotate(["play music", ""]) for source in (PipelineModel.load(str(saved)), stages(bundle))]
+    answers = [
+        LocalPipeline(source).annotate(["play music", ""])
+        for source in (PipelineModel.load(str(saved)), stages(bundle))
+    ]
     assert answers[0] == answers[1] == LocalPipeline.load(saved).annotate(["play music", ""])
     assert [len(answer["category"]) for answer in answers[0]] == [2, 0]
 

@@ -31,7 +31,10 @@ def test_params_are_spark_params() -> None:
     assert isinstance(sample.count, Param)
     assert sample.count.parent == sample.uid
     assert "count: how many (default: 1, current: 3)" in sample.explainParams()
-    assert [p["count"] for p in ({k.name: v for k, v in m.items()} for m in ParamGridBuilder().addGrid(sample.count, [1, 2]).build())] == [1, 2]
+    assert [
+        p["count"]
+        for p in ({k.name: v for k, v in m.items()} for m in ParamGridBuilder().addGrid(sample.count, [1, 2]).build())
+    ] == [1, 2]
     assert sample.copy({sample.count: 7}).getCount() == 7
     assert sample.getCount() == 3
 

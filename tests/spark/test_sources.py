@@ -39,7 +39,10 @@ def serve(folder: Path) -> type[BaseHTTPRequestHandler]:
         def answer(self, body: bool) -> None:
             prefix = f"/{REPOSITORY}/resolve/{COMMIT}/"
             if self.path.startswith(f"/api/models/{REPOSITORY}/tree/"):  # what huggingface_hub asks from version 1 on
-                tree = [{"type": "file", "path": name, "oid": COMMIT, "size": len(content)} for name, content in files.items()]
+                tree = [
+                    {"type": "file", "path": name, "oid": COMMIT, "size": len(content)}
+                    for name, content in files.items()
+                ]
                 self.send(200, json.dumps(tree).encode(), {"Content-Type": "application/json"}, body)
             elif self.path.startswith(f"/api/models/{REPOSITORY}"):
                 listing = {"id": REPOSITORY, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
@@ -48,7 +51,9 @@ def serve(folder: Path) -> type[BaseHTTPRequestHandler]:
                 content = files[self.path.removeprefix(prefix)]
                 if body:
                     self.asked.append(self.path.removeprefix(prefix))
-                self.send(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}, body)
+                self.send(
+                    200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}, body
+                )
             else:
                 self.send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
 
@@ -67,7 +72,9 @@ def serve(folder: Path) -> type[BaseHTTPRequestHandler]:
 
 
 @pytest.fixture
-def hub(request: pytest.FixtureRequest, bundle: Callable[[str], str], tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+def hub(
+    request: pytest.FixtureRequest, bundle: Callable[[str], str], tmp_path: Path
+) -> Iterator[tuple[str, list[str]]]:
     folder = tmp_path / "repository"
     shutil.copytree(bundle(getattr(request, "param", "bert-text-classification")), folder)
     (folder / "onnx").mkdir()
@@ -85,19 +92,26 @@ def hub(request: pytest.FixtureRequest, bundle: Callable[[str], str], tmp_path: 
 
 CODE = f"""
 from sparktasks import *
-print(LocalPipeline([DocumentAssembler(), TextClassifier.pretrained({REPOSITORY!r})]).annotate("play music")["category"])
+stages = [DocumentAssembler(), TextClassifier.pretrained({REPOSITORY!r})]
+print(LocalPipeline(stages).annotate("play music")["category"])
 """
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean | environment, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=clean | environment, check=False
+    )
 
 
-def test_hub_ids_are_fetched_with_a_progress_bar_and_work_offline(hub: tuple[str, list[str]], bundle: Callable[[str], str], tmp_path: Path) -> None:
+def test_hub_ids_are_fetched_with_a_progress_bar_and_work_offline(
+    hub: tuple[str, list[str]], bundle: Callable[[str], str], tmp_path: Path
+) -> None:
     url, asked = hub
     online = run(CODE, HF_ENDPOINT=url, HF_HOME=str(tmp_path / "home"))
-    expected = LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(bundle("bert-text-classification"))]).annotate("play music")
+    expected = LocalPipeline(
+        [DocumentAssembler(), TextClassifier.pretrained(bundle("bert-text-classification"))]
+    ).annotate("play music")
     assert online.stdout.strip() == str(expected["category"]), online.stderr
     assert "100%" in online.stderr
     assert "onnx/model.onnx" in asked
@@ -129,7 +143,9 @@ def test_without_the_hub_package_the_error_names_the_extra(monkeypatch: pytest.M
         TextClassifier.pretrained(REPOSITORY)
 
 
-def test_uri_is_read_through_spark(spark: SparkSession, bundle: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uri_is_read_through_spark(
+    spark: SparkSession, bundle: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SPARKTASKS_CACHE", str(tmp_path / "cache"))
     source = Path(bundle("bert-text-classification"))
     fetched = [TextClassifier.pretrained(f"file://{source}").getBundle() for _ in range(2)]

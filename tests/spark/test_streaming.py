@@ -27,20 +27,28 @@ def write_files(folder: Path, numbers: range) -> None:
     folder.mkdir(exist_ok=True)
     for number in numbers:
         rows = range(number * EACH, (number + 1) * EACH)
-        (folder / f"part{number}.json").write_text("\n".join(f'{{"id": {row}, "text": "play music number {row}"}}' for row in rows))
+        (folder / f"part{number}.json").write_text(
+            "\n".join(f'{{"id": {row}, "text": "play music number {row}"}}' for row in rows)
+        )
 
 
 def start(stream: DataFrame, folder: Path, **trigger: object) -> StreamingQuery:
     """Write a stream to Parquet with a checkpoint."""
-    writer = stream.writeStream.format("parquet").option("checkpointLocation", str(folder / "checkpoint")).trigger(**trigger)  # type: ignore[arg-type]
+    writer = (
+        stream.writeStream.format("parquet").option("checkpointLocation", str(folder / "checkpoint")).trigger(**trigger)
+    )  # type: ignore[arg-type]
     return writer.start(str(folder / "out"))
 
 
-def test_a_query_that_was_stopped_goes_on_where_it_was(spark: SparkSession, bundle: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_query_that_was_stopped_goes_on_where_it_was(
+    spark: SparkSession, bundle: Callable[[str], str], tmp_path: Path
+) -> None:
     write_files(tmp_path / "in", range(FILES))
     log = Log(tmp_path / "log")
     pipeline = model(bundle, log)
-    stream = spark.readStream.schema("id long, text string").option("maxFilesPerTrigger", "1").json(str(tmp_path / "in"))
+    stream = (
+        spark.readStream.schema("id long, text string").option("maxFilesPerTrigger", "1").json(str(tmp_path / "in"))
+    )
     annotated = pipeline.transform(stream).select("id", "text", "category.result", "category.score")
     first = start(annotated, tmp_path, processingTime="0 seconds")
     deadline = time.monotonic() + 60
@@ -53,14 +61,20 @@ def test_a_query_that_was_stopped_goes_on_where_it_was(spark: SparkSession, bund
     start(annotated, tmp_path, availableNow=True).awaitTermination()
     rows = sorted(spark.read.parquet(str(tmp_path / "out")).collect())
     assert [row["id"] for row in rows] == list(range((FILES + 1) * EACH))
-    local = LocalPipeline(PipelineModel([pipeline.stages[0], pipeline.stages[2]])).annotate([row["text"] for row in rows])
+    local = LocalPipeline(PipelineModel([pipeline.stages[0], pipeline.stages[2]])).annotate(
+        [row["text"] for row in rows]
+    )
     assert [row["result"] for row in rows] == [each["category"] for each in local]
 
 
 def test_the_rate_source_into_memory(spark: SparkSession, bundle: Callable[[str], str], tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     rate = spark.readStream.format("rate-micro-batch").option("rowsPerBatch", "20").option("numPartitions", "1").load()
-    stream = model(bundle, log).transform(rate.selectExpr("value as id", "concat('music ', value) as text")).select("id", "category.result")
+    stream = (
+        model(bundle, log)
+        .transform(rate.selectExpr("value as id", "concat('music ', value) as text"))
+        .select("id", "category.result")
+    )
     query = stream.writeStream.format("memory").queryName("annotated").start()
     deadline = time.monotonic() + 60
     while spark.table("annotated").count() < 40 and time.monotonic() < deadline:

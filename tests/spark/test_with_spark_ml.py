@@ -18,12 +18,21 @@ from sparktasks.errors import ParamError
 
 @pytest.fixture
 def df(spark: SparkSession) -> DataFrame:
-    rows = [(f"{word} {index}", float(word == "play music")) for index in range(12) for word in ("play music", "pay the bill")]
+    rows = [
+        (f"{word} {index}", float(word == "play music"))
+        for index in range(12)
+        for word in ("play music", "pay the bill")
+    ]
     return spark.createDataFrame(rows, "text string, label double")
 
 
 def stages(bundle: Callable[[str], str]) -> list[object]:
-    return [DocumentAssembler(), TextEmbedder.pretrained(bundle("bert-embedding-mean")), VectorFinisher(), LogisticRegression(maxIter=5)]
+    return [
+        DocumentAssembler(),
+        TextEmbedder.pretrained(bundle("bert-embedding-mean")),
+        VectorFinisher(),
+        LogisticRegression(maxIter=5),
+    ]
 
 
 def test_pipeline_with_logistic_regression_fits_saves_and_loads(

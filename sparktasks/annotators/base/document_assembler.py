@@ -54,7 +54,9 @@ class DocumentAssembler(Annotator):
     outputCol: P[str] = param("name of the document column to write", default="document")
     inputCols: P[list[str] | None] = param("names of several text columns, instead of inputCol", default=None)
     outputCols: P[list[str] | None] = param("names of the document columns, one for each of inputCols", default=None)
-    cleanupMode: P[str] = param("what is done to white space before anything else", default="disabled", check=one_of(*CLEANUP))
+    cleanupMode: P[str] = param(
+        "what is done to white space before anything else", default="disabled", check=one_of(*CLEANUP)
+    )
 
     def extend(self, chain: Chain) -> Chain:
         """Append one kernel for each column."""
@@ -62,9 +64,12 @@ class DocumentAssembler(Annotator):
         for name, output in self._pairs():
             column = chain.find(name, self.uid)
             if column.dataType is not None and not _is_text(column.dataType):
-                fitting = [other.name for other in chain.visible if other.dataType is not None and _is_text(other.dataType)]
+                fitting = [
+                    other.name for other in chain.visible if other.dataType is not None and _is_text(other.dataType)
+                ]
                 raise ColumnError(
-                    f"{self.uid}: the column {name!r} is {column.dataType.simpleString()}, but string or array<string> is wanted. "
+                    f"{self.uid}: the column {name!r} is {column.dataType.simpleString()}, but string or "
+                    "array<string> is wanted. "
                     f"Columns that would fit: {listed(fitting)}"
                 )
             field = StructField(output, ANNOTATIONS, metadata={"annotatorType": DOCUMENT})
@@ -76,7 +81,9 @@ class DocumentAssembler(Annotator):
         if inputs is None and outputs is None:
             return [(self.getOrDefault("inputCol"), self.getOrDefault("outputCol"))]
         if not inputs or not outputs or len(inputs) != len(outputs):
-            raise ParamError(f"{self.uid}: inputCols={inputs!r} and outputCols={outputs!r} must be lists of equal length")
+            raise ParamError(
+                f"{self.uid}: inputCols={inputs!r} and outputCols={outputs!r} must be lists of equal length"
+            )
         return list(zip(inputs, outputs, strict=True))
 
 
@@ -121,4 +128,6 @@ def _flat_texts(column: pa.Array) -> tuple[np.ndarray, pa.Array, pa.Array]:
 
 def _sentence_maps(indices: pa.Array) -> pa.MapArray:
     keys = pa.array(["sentence"] * len(indices), pa.string())
-    return pa.MapArray.from_arrays(pa.array(np.arange(len(indices) + 1, dtype=np.int32)), keys, indices.cast(pa.string()))
+    return pa.MapArray.from_arrays(
+        pa.array(np.arange(len(indices) + 1, dtype=np.int32)), keys, indices.cast(pa.string())
+    )

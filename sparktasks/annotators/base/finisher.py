@@ -29,10 +29,10 @@ VALUES: dict[str, DataType] = {
 class Finisher(Annotator):
     """Takes plain values out of annotation columns.
 
-    Each input column gives one output column for each of ``values``: ``finished_NAME`` for results, ``finished_NAME_score``
-    and so on for the others. ``outputAs`` makes an array of a row's values, its first value, or (for results and errors)
-    one string. Annotation columns are dropped unless ``cleanAnnotations=False``: what nobody reads then never leaves the
-    Python worker.
+    Each input column gives one output column for each of ``values``: ``finished_NAME`` for results,
+    ``finished_NAME_score`` and so on for the others. ``outputAs`` makes an array of a row's values, its first value, or
+    (for results and errors) one string. Annotation columns are dropped unless ``cleanAnnotations=False``: what nobody
+    reads then never leaves the Python worker.
 
     >>> from sparktasks import DocumentAssembler, LocalPipeline
     >>> LocalPipeline([DocumentAssembler(), Finisher(inputCols="document", outputAs="first")]).annotate("Hello")
@@ -40,15 +40,21 @@ class Finisher(Annotator):
     """
 
     inputCols: P[list[str]] = param("names of the annotation columns to read", default=["document"])
-    outputCols: P[list[str] | None] = param("names of the columns to write, one for each of inputCols; None: finished_NAME", default=None)
+    outputCols: P[list[str] | None] = param(
+        "names of the columns to write, one for each of inputCols; None: finished_NAME", default=None
+    )
     values: P[list[str]] = param("what is taken out of each annotation", default=["result"], check=one_of(*VALUES))
-    outputAs: P[str] = param("how a row's values are written", default="array", check=one_of("array", "first", "string"))
+    outputAs: P[str] = param(
+        "how a row's values are written", default="array", check=one_of("array", "first", "string")
+    )
     separator: P[str] = param("what stands between values with outputAs=string", default=" ")
     cleanAnnotations: P[bool] = param("whether annotation columns are dropped", default=True)
 
     def extend(self, chain: Chain) -> Chain:
         """Append one kernel for each output column, then drop the annotation columns."""
-        annotations = [column for column in chain.visible if column.dataType is not None and is_annotations(column.dataType)]
+        annotations = [
+            column for column in chain.visible if column.dataType is not None and is_annotations(column.dataType)
+        ]
         wanted = [
             (column, value, name if value == "result" else f"{name}_{value}")
             for column, name in self._pairs(chain)
@@ -70,7 +76,9 @@ class Finisher(Annotator):
     def _type(self, value: str) -> DataType:
         form = self.getOrDefault("outputAs")
         if form == "string" and not isinstance(VALUES[value], StringType):
-            raise ParamError(f"{self.uid}: outputAs='string' writes 'result' and 'error' only, not {value!r}. Use 'array' or 'first'")
+            raise ParamError(
+                f"{self.uid}: outputAs='string' writes 'result' and 'error' only, not {value!r}. Use 'array' or 'first'"
+            )
         return ArrayType(VALUES[value]) if form == "array" else VALUES[value]
 
 
@@ -78,7 +86,9 @@ def find_annotations(chain: Chain, name: str, who: str) -> Visible:
     """Return an annotation column of any type; `ColumnError` where it is something else."""
     column = chain.find(name, who)
     if column.dataType is not None and not is_annotations(column.dataType):
-        fitting = [other.name for other in chain.visible if other.dataType is not None and is_annotations(other.dataType)]
+        fitting = [
+            other.name for other in chain.visible if other.dataType is not None and is_annotations(other.dataType)
+        ]
         raise ColumnError(
             f"{who}: the column {name!r} is {column.dataType.simpleString()}, but an annotation column is wanted. "
             f"Columns that would fit: {listed(fitting)}"

@@ -27,7 +27,9 @@ class WordsAssembler(Annotator):
     """
 
     inputCol: P[str] = param("name of the array<string> column to read", default="words")
-    outputCols: P[list[str]] = param("names of the document and the token column to write", default=["document", "token"])
+    outputCols: P[list[str]] = param(
+        "names of the document and the token column to write", default=["document", "token"]
+    )
 
     def extend(self, chain: Chain) -> Chain:
         """Append one kernel for the documents and one for the tokens."""
@@ -35,14 +37,22 @@ class WordsAssembler(Annotator):
         if column.dataType is not None and not _is_words(column.dataType):
             fitting = [other.name for other in chain.visible if _is_words(other.dataType)]
             raise ColumnError(
-                f"{self.uid}: the column {column.name!r} is {column.dataType.simpleString()}, but array<string> is wanted. "
+                f"{self.uid}: the column {column.name!r} is {column.dataType.simpleString()}, but "
+                "array<string> is wanted. "
                 f"Columns that would fit: {listed(fitting)}"
             )
         if len(outputs) != 2:
-            raise ParamError(f"{self.uid}: outputCols={outputs!r} must name two columns: the document and the token column")
+            raise ParamError(
+                f"{self.uid}: outputCols={outputs!r} must name two columns: the document and the token column"
+            )
         self.check_distinct(outputs)
         for name, kind in zip(outputs, (DOCUMENT, TOKEN), strict=True):
-            chain = chain.add(AssembleWords(kind), [column], StructField(name, ANNOTATIONS, metadata={"annotatorType": kind}), self.uid)
+            chain = chain.add(
+                AssembleWords(kind),
+                [column],
+                StructField(name, ANNOTATIONS, metadata={"annotatorType": kind}),
+                self.uid,
+            )
         return chain
 
 

@@ -18,7 +18,13 @@ from sparktasks.runtime.generation.scheduler import Result
 from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations
 from sparktasks.spark.annotator import ColumnAnnotator, annotate_each, failed, inherited
 from sparktasks.spark.fusion import Chain
-from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, seq2seq_only, task_params
+from sparktasks.spark.generation_annotator import (
+    GenerationAnnotator,
+    GenerationRunner,
+    described,
+    seq2seq_only,
+    task_params,
+)
 from sparktasks.spark.params import P, at_least, one_of, param
 
 _TASK = "summarization"
@@ -51,12 +57,17 @@ class Summarizer(GenerationAnnotator):
         check=one_of("abstractive", "extractive"),
     )
     longDocument: P[str] = param(
-        "texts the model has no room for: truncate (flagged), or hierarchical: summarize windows of whole sentences, then the summaries",
+        (
+            "texts the model has no room for: truncate (flagged), or hierarchical: summarize windows of whole "
+            "sentences, then the summaries"
+        ),
         default="truncate",
         check=one_of("truncate", "hierarchical"),
     )
     sentences: P[int] = param("sentences of an extractive summary", default=3, check=at_least(1))
-    language: P[str | None] = param("with extractive: language whose stop words do not count, in English, as in 'german'", default=None)
+    language: P[str | None] = param(
+        "with extractive: language whose stop words do not count, in English, as in 'german'", default=None
+    )
 
     def needs_model(self) -> bool:
         """Tell whether a model writes the summaries."""
@@ -110,35 +121,53 @@ class AbstractTexts:
         if self.hierarchical:
             self._shorten(generator, texts, prompts)
         results = generator.run(prompts)
-        return [self._annotations(generator, source, *each) for each in zip(usable, texts, prompts, results, strict=True)]
+        return [
+            self._annotations(generator, source, *each) for each in zip(usable, texts, prompts, results, strict=True)
+        ]
 
     def _shorten(self, generator: Generator, texts: Sequence[_Text], prompts: list[Prompt]) -> None:
-        """Put the summaries of its windows in the place of each text that is too long, until it is not, or their number falls no more."""
+        """Put the summaries of its windows in the place of each text that is too long, until it is not, or their number
+        falls no more."""
         room = (generator.tokenizer.max_length or 0) - len(generator.prompts([self.prefix])[0].ids)
         changed = [place for place, prompt in enumerate(prompts) if prompt.truncated] if room > 0 else []
         while changed:
-            long = {place: self._windows(generator, texts[place].text, room) for place in changed if prompts[place].truncated}
+            long = {
+                place: self._windows(generator, texts[place].text, room)
+                for place in changed
+                if prompts[place].truncated
+            }
             long = {place: found for place, found in long.items() if texts[place].shortens(len(found))}
             results = iter(generator.run([prompt for found in long.values() for prompt in found]))
             for place, found in long.items():
                 texts[place].shorten(generator, [(prompt, next(results)) for prompt in found])
             changed = list(long)
-            for place, prompt in zip(changed, generator.prompts([self.prefix + texts[place].text for place in changed]), strict=True):
+            for place, prompt in zip(
+                changed, generator.prompts([self.prefix + texts[place].text for place in changed]), strict=True
+            ):
                 prompts[place] = prompt
 
     def _windows(self, generator: Generator, text: str, room: int) -> list[Prompt]:
-        """Cut a text between sentences into prompts that the model has room for; only sentences that are too long alone are cut."""
+        """Cut a text between sentences into prompts that the model has room for; only sentences that are too long alone
+        are cut."""
         windows = [[span] for span in sentence_spans(text)]
-        lengths = [len(prompt.ids) for prompt in generator.prompts([text[begin:end] for ((begin, end),) in windows], special=False)]
+        lengths = [
+            len(prompt.ids)
+            for prompt in generator.prompts([text[begin:end] for ((begin, end),) in windows], special=False)
+        ]
         windows = _packed(windows, lengths, room)
         while True:  # a window may have more tokens than its sentences have, each for itself
             prompts = generator.prompts([self.prefix + text[window[0][0] : window[-1][1]] for window in windows])
-            split = [_split(text, window) if prompt.truncated else [window] for window, prompt in zip(windows, prompts, strict=True)]
+            split = [
+                _split(text, window) if prompt.truncated else [window]
+                for window, prompt in zip(windows, prompts, strict=True)
+            ]
             if all(len(parts) == 1 for parts in split):
                 return prompts
             windows = [part for parts in split for part in parts]
 
-    def _annotations(self, generator: Generator, source: Annotations, index: int, text: _Text, prompt: Prompt, result: Result) -> list[Annotation]:
+    def _annotations(
+        self, generator: Generator, source: Annotations, index: int, text: _Text, prompt: Prompt, result: Result
+    ) -> list[Annotation]:
         found = text.fault or result
         if isinstance(found, Exception):
             return [failed(DOCUMENT, source, index, found)]
@@ -149,7 +178,8 @@ class AbstractTexts:
 
 @dataclass
 class _Text:
-    """A text to summarize: what is left of it after some ``rounds`` of so many windows each, whether any window was ``cut``."""
+    """A text to summarize: what is left of it after some ``rounds`` of so many windows each, whether any window was
+    ``cut``."""
 
     text: str
     rounds: list[int] = field(default_factory=list)
@@ -222,7 +252,9 @@ class ExtractSentences:
         except Exception as error:  # of the package, on a text that it did not foresee
             return failed(DOCUMENT, source, index, DataError(f"sumy cannot rank the sentences of this text: {error}"))
         summary = " ".join(sentences[place] for place in kept)
-        return Annotation(DOCUMENT, 0, len(summary) - 1, summary, inherited(source, index) | {"sentences": ",".join(map(str, kept))})
+        return Annotation(
+            DOCUMENT, 0, len(summary) - 1, summary, inherited(source, index) | {"sentences": ",".join(map(str, kept))}
+        )
 
 
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
@@ -249,7 +281,9 @@ def _ranker(language: str | None) -> Any:
         try:
             summarizer.stop_words = get_stop_words(language)
         except LookupError:
-            raise ParamError(f"language={language!r}: sumy has no stop words of it. Names are English, as in 'german'") from None
+            raise ParamError(
+                f"language={language!r}: sumy has no stop words of it. Names are English, as in 'german'"
+            ) from None
 
     def rank(sentences: list[str], count: int) -> list[int]:
         if len(sentences) <= count:

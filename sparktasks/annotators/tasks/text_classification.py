@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 class TextClassifier(TextModelAnnotator):
-    """Labels each document with a sequence-classification model, as transformers' ``text-classification`` pipeline does.
+    """Labels each document with a sequence-classification model, as transformers' ``text-classification`` pipeline
+    does.
 
     Writes category annotations: ``result`` is the label, ``score`` its probability (the raw value for regression),
     ``begin`` and ``end`` those of the document; the labels of a document come in descending score. Metadata:
@@ -43,12 +44,19 @@ class TextClassifier(TextModelAnnotator):
 
     outputCol: P[str] = param("name of the column to write", default="category")
     topK: P[int | None] = param("labels kept per document, best first; None keeps all", default=1, check=at_least(1))
-    threshold: P[float | None] = param("labels with a lower score are left out; with a multi-label model usually 0.5 and topK=None", default=None)
+    threshold: P[float | None] = param(
+        "labels with a lower score are left out; with a multi-label model usually 0.5 and topK=None", default=None
+    )
     functionToApply: P[str] = param(
-        "how logits become scores; auto reads it from config.json as transformers does", default="auto", check=one_of("auto", *FUNCTIONS)
+        "how logits become scores; auto reads it from config.json as transformers does",
+        default="auto",
+        check=one_of("auto", *FUNCTIONS),
     )
     longText: P[str] = param(
-        "texts beyond maxLength: truncate them (flagged in metadata), or window: score every window and average by token count",
+        (
+            "texts beyond maxLength: truncate them (flagged in metadata), or window: score every window and "
+            "average by token count"
+        ),
         default="truncate",
         check=one_of("truncate", "window"),
     )
@@ -65,10 +73,14 @@ class TextClassifier(TextModelAnnotator):
         function = self.getOrDefault("functionToApply")
         window, pairs = self.getOrDefault("longText") == "window", len(self.getOrDefault("inputCols")) > 1
         if window and pairs:
-            raise ParamError(f"{self.uid}: longText='window' reads single documents; pairs of documents can only be truncated")
+            raise ParamError(
+                f"{self.uid}: longText='window' reads single documents; pairs of documents can only be truncated"
+            )
         stride = self.getOrDefault("stride") if window else 0
         return ClassifyTexts(
-            runner=self.runner(Lengths(longest(bundle, self.getOrDefault(self.maxLength)), stride, pairs=pairs, windows=window)),
+            runner=self.runner(
+                Lengths(longest(bundle, self.getOrDefault(self.maxLength)), stride, pairs=pairs, windows=window)
+            ),
             function=function_of(bundle) if function == "auto" else function,
             top_k=self.getOrDefault("topK"),
             threshold=self.getOrDefault("threshold"),
@@ -78,7 +90,8 @@ class TextClassifier(TextModelAnnotator):
 
 
 def function_of(bundle: Bundle) -> str:
-    """Choose the function as transformers' pipelines do: none for regression, sigmoid for multi-label or one label, else softmax."""
+    """Choose the function as transformers' pipelines do: none for regression, sigmoid for multi-label or one label,
+    else softmax."""
     problem = bundle.config.get("problem_type")
     if problem == "regression":
         return "none"
@@ -110,7 +123,9 @@ class ClassifyTexts:
             if pairs is not None:
                 made = {index: [failed(CATEGORY, source, index, _UNPAIRED)] for index in usable if pairs[index] is None}
             whole = [index for index in usable if index not in made]
-            unique, inverse = distinct([(str(source.result[index]), pairs[index] if pairs else None) for index in whole])
+            unique, inverse = distinct(
+                [(str(source.result[index]), pairs[index] if pairs else None) for index in whole]
+            )
             scored, labels = self._scored(unique), locate(self.runner.bundle).labels
             for index, place in zip(whole, inverse, strict=True):
                 made[index] = self._annotations(source, index, labels, *scored[place])
@@ -145,11 +160,16 @@ class ClassifyTexts:
         scores = FUNCTIONS[self.function](np.stack(numbers).astype(np.float32))
         return _mean_by_tokens(scores, windows)
 
-    def _annotations(self, source: Annotations, index: int, labels: Sequence[str], scores: Answer, truncated: bool) -> list[Annotation]:
+    def _annotations(
+        self, source: Annotations, index: int, labels: Sequence[str], scores: Answer, truncated: bool
+    ) -> list[Annotation]:
         if isinstance(scores, DataError):
             return [failed(CATEGORY, source, index, scores)]
         if len(labels) != len(scores):
-            raise BundleError(f"{self.runner.bundle.folder}: config.json names {len(labels)} labels, but the graph computed {len(scores)} scores")
+            raise BundleError(
+                f"{self.runner.bundle.folder}: config.json names {len(labels)} labels, but the graph computed "
+                f"{len(scores)} scores"
+            )
         metadata = inherited(source, index) | ({"truncated": "true"} if truncated else {})
         kept = [best for best in top(scores, self.top_k) if self.threshold is None or scores[best] >= self.threshold]
         begin, end = source.begin[index], source.end[index]
@@ -157,7 +177,8 @@ class ClassifyTexts:
 
 
 def _mean_by_tokens(scores: np.ndarray, windows: Sequence[Encoding]) -> np.ndarray:
-    """Average the scores of a text's windows, weighted by their text tokens, shape ``(windows, labels)`` -> ``(labels,)``."""
+    """Average the scores of a text's windows, weighted by their text tokens, shape ``(windows, labels)`` ->
+    ``(labels,)``."""
     if len(windows) == 1:
         return np.asarray(scores[0])
     weights = [len(window) - sum(window.special_tokens_mask) for window in windows]

@@ -47,17 +47,29 @@ class TextEmbedder(TextModelAnnotator):
     reads = ((DOCUMENT, CHUNK),)
 
     outputCol: P[str] = param("name of the column to write", default="embeddings")
-    level: P[str] = param("what gets a vector: each document or each model token", default="document", check=one_of("document", "token"))
+    level: P[str] = param(
+        "what gets a vector: each document or each model token", default="document", check=one_of("document", "token")
+    )
     pooling: P[str] = param(
         "how token vectors become one; auto reads the bundle's sentence-transformers files, and is mean without them",
         default="auto",
         check=one_of("auto", *POOLINGS),
     )
-    normalize: P[bool | None] = param("scale vectors to length one; None does what the bundle's sentence-transformers files say", default=None)
-    prompt: P[str | None] = param("text put before every document, such as 'query: '; None is the bundle's default prompt, '' is none", default=None)
-    promptName: P[str | None] = param("name of a prompt of the bundle (config_sentence_transformers.json), instead of prompt", default=None)
+    normalize: P[bool | None] = param(
+        "scale vectors to length one; None does what the bundle's sentence-transformers files say", default=None
+    )
+    prompt: P[str | None] = param(
+        "text put before every document, such as 'query: '; None is the bundle's default prompt, '' is none",
+        default=None,
+    )
+    promptName: P[str | None] = param(
+        "name of a prompt of the bundle (config_sentence_transformers.json), instead of prompt", default=None
+    )
     truncateDim: P[int | None] = param(
-        "numbers of each vector to keep, for models trained for that (Matryoshka); None asks the bundle, which keeps all",
+        (
+            "numbers of each vector to keep, for models trained for that (Matryoshka); None asks the bundle, "
+            "which keeps all"
+        ),
         default=None,
         check=at_least(1),
     )
@@ -68,11 +80,15 @@ class TextEmbedder(TextModelAnnotator):
         return SENTENCE_EMBEDDINGS if self.getOrDefault(self.level) == "document" else WORD_EMBEDDINGS
 
     def check_bundle(self, bundle: Bundle) -> None:
-        """Require a tokenizer that fits, an output with vectors, and sentence-transformers files that can be followed."""
+        """Require a tokenizer that fits, an output with vectors, and sentence-transformers files that can be
+        followed."""
         check_text_encoder(bundle)
         names = [port.name for port in bundle.graph.outputs]
         if not {POOLED, *TOKEN_OUTPUTS} & set(names):
-            raise BundleError(f"{bundle.folder}: {bundle.model} computes {listed(names)}, but an encoder's {listed(TOKEN_OUTPUTS)} is wanted")
+            raise BundleError(
+                f"{bundle.folder}: {bundle.model} computes {listed(names)}, but an encoder's "
+                f"{listed(TOKEN_OUTPUTS)} is wanted"
+            )
         read_sentence_files(bundle)
 
     def kernel(self) -> Kernel:
@@ -87,7 +103,9 @@ class TextEmbedder(TextModelAnnotator):
         common: dict[str, Any] = {"prompt": self._prompt(files), "fails": self.fails()}
         if self.getOrDefault(self.level) == "token":
             lengths = Lengths(most, (most or 0) // 8, lower=files.lower, windows=True)
-            return EmbedTokens(**common, runner=self.runner(lengths), normalize=files.normalizes if normalize is None else normalize)
+            return EmbedTokens(
+                **common, runner=self.runner(lengths), normalize=files.normalizes if normalize is None else normalize
+            )
         return EmbedTexts(
             **common,
             runner=self.runner(Lengths(most, lower=files.lower)),
@@ -105,7 +123,10 @@ class TextEmbedder(TextModelAnnotator):
         if prompt is not None:
             raise ParamError(f"{self.uid}: prompt={prompt!r} and promptName={name!r} cannot be combined")
         if name not in files.prompts:
-            raise ParamError(f"{self.uid}: the bundle has no prompt {name!r}.{did_you_mean(name, files.prompts)} It has: {listed(files.prompts)}")
+            raise ParamError(
+                f"{self.uid}: the bundle has no prompt {name!r}.{did_you_mean(name, files.prompts)} It has: "
+                f"{listed(files.prompts)}"
+            )
         return files.prompts[name]
 
     def _pooling(self, bundle: Bundle, files: SentenceFiles) -> tuple[str, ...]:
@@ -119,7 +140,10 @@ class TextEmbedder(TextModelAnnotator):
         if files.pools_prompt or not self._prompt(files):
             return ()
         if not set(TOKEN_OUTPUTS) & set(names):
-            raise BundleError(f"{bundle.folder}: its files leave the prompt's tokens out of the pooling, but {bundle.model} pools by itself")
+            raise BundleError(
+                f"{bundle.folder}: its files leave the prompt's tokens out of the pooling, but {bundle.model} "
+                "pools by itself"
+            )
         return files.pooling
 
     def _layers(self, files: SentenceFiles) -> tuple[Layer, ...]:
@@ -138,8 +162,9 @@ class TextEmbedder(TextModelAnnotator):
             assumed.append(f"maxLength={most}")
         if assumed:
             warnings.warn(
-                f"{self.uid}: {self.getBundle().folder} has no sentence-transformers files (modules.json, 1_Pooling), so "
-                f"these are assumed: {', '.join(assumed)}. Set the params, or copy the files from the model's repository",
+                f"{self.uid}: {self.getBundle().folder} has no sentence-transformers files (modules.json, 1_Pooling), "
+                f"so these are assumed: {', '.join(assumed)}. Set the params, or copy the files from the model's "
+                "repository",
                 stacklevel=4,
             )
 
@@ -222,7 +247,9 @@ def _whole(source: Annotations, index: int, vector: Answer, truncated: bool) -> 
     if isinstance(vector, DataError):
         return failed(SENTENCE_EMBEDDINGS, source, index, vector)
     metadata = inherited(source, index) | ({"truncated": "true"} if truncated else {})
-    return Annotation(SENTENCE_EMBEDDINGS, source.begin[index], source.end[index], source.result[index], metadata, vector)
+    return Annotation(
+        SENTENCE_EMBEDDINGS, source.begin[index], source.end[index], source.result[index], metadata, vector
+    )
 
 
 _Spans = list[tuple[tuple[int, int], np.ndarray]]
@@ -271,7 +298,9 @@ class EmbedTokens(_Embed):
             begin, end = windows[number].offsets[place]
             if begin >= shift:
                 vector = vectors[number][place]
-                found.append(((begin - shift, end - shift), unit(vector) if self.normalize else vector.astype(np.float32)))
+                found.append(
+                    ((begin - shift, end - shift), unit(vector) if self.normalize else vector.astype(np.float32))
+                )
         return found
 
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql.types import ArrayType, BooleanType, DataType, DateType, NumericType, StringType, StructField, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    DateType,
+    NumericType,
+    StringType,
+    StructField,
+    StructType,
+)
 
 from sparktasks.errors import ColumnError, DataError, ParamError, listed
 from sparktasks.runtime.generation.chat import open_chat_template, read_chat_template
@@ -21,7 +30,13 @@ from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations, buil
 from sparktasks.spark.annotator import annotate_each, failed, inherited
 from sparktasks.spark.delivery import locate
 from sparktasks.spark.fusion import Chain, Visible
-from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, is_seq2seq, task_params
+from sparktasks.spark.generation_annotator import (
+    GenerationAnnotator,
+    GenerationRunner,
+    described,
+    is_seq2seq,
+    task_params,
+)
 from sparktasks.spark.json_types import ReadJson, spark_type
 from sparktasks.spark.params import P, one_of, param
 
@@ -30,15 +45,16 @@ if TYPE_CHECKING:
 
 
 class TextGenerator(GenerationAnnotator):
-    """Writes text with a language model, as transformers' ``text-generation`` and ``text2text-generation`` pipelines do.
+    """Writes text with a language model, as transformers' ``text-generation`` and ``text2text-generation`` pipelines
+    do.
 
     Each document is a prompt. Instead, ``promptTemplate`` makes one prompt a row from any columns, and ``messagesCol``
     reads a chat a row; ``chat`` puts prompts into the bundle's chat template.
 
-    Writes document annotations: ``result`` is the new text (with ``returnFullText`` the prompt before it), ``score`` the
-    mean log-probability of its tokens; several for a prompt with ``numReturnSequences``. Metadata: ``sentence``,
-    ``finish_reason`` (eos, stop or length), ``prompt_tokens``, ``new_tokens`` (the end token included), and ``truncated``
-    = "true" where a part of the prompt was cut off.
+    Writes document annotations: ``result`` is the new text (with ``returnFullText`` the prompt before it), ``score``
+    the mean log-probability of its tokens; several for a prompt with ``numReturnSequences``. Metadata: ``sentence``,
+    ``finish_reason`` (eos, stop or length), ``prompt_tokens``, ``new_tokens`` (the end token included), and
+    ``truncated`` = "true" where a part of the prompt was cut off.
 
     Without settings of the bundle's own, texts are greedy and at most 256 tokens long; encoder-decoder models search
     with 4 beams, as their pipelines do.
@@ -50,23 +66,41 @@ class TextGenerator(GenerationAnnotator):
 
     outputCol: P[str] = param("name of the column to write", default="generation")
     promptTemplate: P[str | None] = param(
-        "one prompt a row: text with names of columns in braces, as in 'Summarize for {audience}: {document}'; inputCols is not read then",
+        (
+            "one prompt a row: text with names of columns in braces, as in 'Summarize for {audience}: "
+            "{document}'; inputCols is not read then"
+        ),
         default=None,
     )
-    messagesCol: P[str | None] = param("column of chats, array<struct<role: string, content: string>>, to read instead of inputCols", default=None)
-    chat: P[bool] = param("whether each prompt is a user's message, to be put into the bundle's chat template", default=False)
-    systemPrompt: P[str | None] = param("a system message before each chat; makes prompts user's messages, as chat does", default=None)
+    messagesCol: P[str | None] = param(
+        "column of chats, array<struct<role: string, content: string>>, to read instead of inputCols", default=None
+    )
+    chat: P[bool] = param(
+        "whether each prompt is a user's message, to be put into the bundle's chat template", default=False
+    )
+    systemPrompt: P[str | None] = param(
+        "a system message before each chat; makes prompts user's messages, as chat does", default=None
+    )
     jsonSchema: P[dict[str, Any] | None] = param(
         "JSON schema (or pydantic model) that each text must follow; as much as maxNewTokens allows", default=None
     )
     parsedCol: P[str | None] = param(
-        "name of a column for each row's first text as a value of jsonSchema's type, such as a struct; null where the text is no whole JSON",
+        (
+            "name of a column for each row's first text as a value of jsonSchema's type, such as a struct; null "
+            "where the text is no whole JSON"
+        ),
         default=None,
     )
-    regex: P[str | None] = param("regular expression that each text must match as a whole; as much as maxNewTokens allows", default=None)
+    regex: P[str | None] = param(
+        "regular expression that each text must match as a whole; as much as maxNewTokens allows", default=None
+    )
     returnFullText: P[bool] = param("whether the prompt is part of the result", default=False)
-    truncationSide: P[str] = param("where a prompt that is too long loses its tokens", default="left", check=one_of("left", "right"))
-    task: P[str | None] = param("entry of config.json's task_specific_params whose prefix and settings are used", default=None)
+    truncationSide: P[str] = param(
+        "where a prompt that is too long loses its tokens", default="left", check=one_of("left", "right")
+    )
+    task: P[str | None] = param(
+        "entry of config.json's task_specific_params whose prefix and settings are used", default=None
+    )
 
     @property
     def cut(self) -> str:  # type: ignore[override]
@@ -89,9 +123,14 @@ class TextGenerator(GenerationAnnotator):
         if chats:
             read_chat_template(bundle)
             if self.getOrDefault("returnFullText"):
-                raise ParamError(f"{self.uid}: returnFullText=True is for prompts; a chat's result is the assistant's message")
+                raise ParamError(
+                    f"{self.uid}: returnFullText=True is for prompts; a chat's result is the assistant's message"
+                )
         if self.getOrDefault("returnFullText") and is_seq2seq(bundle):
-            raise ParamError(f"{self.uid}: returnFullText=True is for models that continue prompts; {bundle.folder} holds one that answers them")
+            raise ParamError(
+                f"{self.uid}: returnFullText=True is for models that continue prompts; {bundle.folder} holds "
+                "one that answers them"
+            )
         return GenerateTexts(
             runner=self.runner(self._constrained(self.settings(task))),
             template=self.getOrDefault("promptTemplate"),
@@ -134,7 +173,13 @@ class TextGenerator(GenerationAnnotator):
             raise ParamError(f"{self.uid}: {error}") from None
 
     def _has_chats(self) -> bool:
-        return any((self.getOrDefault("chat"), self.getOrDefault("systemPrompt") is not None, self.getOrDefault("messagesCol") is not None))
+        return any(
+            (
+                self.getOrDefault("chat"),
+                self.getOrDefault("systemPrompt") is not None,
+                self.getOrDefault("messagesCol") is not None,
+            )
+        )
 
     def _arranged(self, chain: Chain) -> list[Visible]:
         template, messages = self.getOrDefault("promptTemplate"), self.getOrDefault("messagesCol")
@@ -157,8 +202,10 @@ class TextGenerator(GenerationAnnotator):
         column = chain.find(name, self.uid)
         if column.dataType is not None and not _is_printable(column.dataType):
             raise ColumnError(
-                f"{self.uid}: promptTemplate names the column {name!r}, which is {column.dataType.simpleString()}. It takes strings, numbers, "
-                "booleans, dates, arrays of strings, and annotations: cast others to string, take one of their fields, or use to_json"
+                f"{self.uid}: promptTemplate names the column {name!r}, which is "
+                f"{column.dataType.simpleString()}. It takes strings, numbers, "
+                "booleans, dates, arrays of strings, and annotations: cast others to string, take one of "
+                "their fields, or use to_json"
             )
         return column
 
@@ -172,7 +219,8 @@ def _is_printable(dtype: DataType) -> bool:
 def _is_chat(dtype: Any) -> bool:
     element = dtype.elementType if isinstance(dtype, ArrayType) else None
     return isinstance(element, StructType) and all(
-        isinstance(element[name].dataType, StringType) if name in element.names else False for name in ("role", "content")
+        isinstance(element[name].dataType, StringType) if name in element.names else False
+        for name in ("role", "content")
     )
 
 
@@ -185,10 +233,14 @@ def fields_of(template: str, who: str = "promptTemplate") -> list[str]:
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise ParamError(f"{who}: promptTemplate={template!r} is not valid: {error}. Write {{{{ and }}}} for braces") from None
+        raise ParamError(
+            f"{who}: promptTemplate={template!r} is not valid: {error}. Write {{{{ and }}}} for braces"
+        ) from None
     names = list(dict.fromkeys(name for _, name, _, _ in parts if name is not None))
     if not names or "" in names or any(spec or conversion for _, _, spec, conversion in parts):
-        raise ParamError(f"{who}: promptTemplate={template!r} must have names of columns in braces, and nothing else there")
+        raise ParamError(
+            f"{who}: promptTemplate={template!r} must have names of columns in braces, and nothing else there"
+        )
     return names
 
 
@@ -219,7 +271,9 @@ class GenerateTexts:
             texts: dict[int, str] = {}
             for index in usable:
                 try:
-                    texts[index] = self._prompt(source.result[index], None if chats is None else chats[source.rows[index]])
+                    texts[index] = self._prompt(
+                        source.result[index], None if chats is None else chats[source.rows[index]]
+                    )
                 except DataError as error:
                     made[index] = [failed(DOCUMENT, source, index, error)]
             made |= dict(zip(texts, self._written(source, texts), strict=True)) if texts else {}
@@ -237,20 +291,30 @@ class GenerateTexts:
 
     def _written(self, source: Annotations, texts: dict[int, str]) -> list[list[Annotation]]:
         generator = self.runner.open()
-        prompts = [generator.from_start(prompt) for prompt in generator.prompts(list(texts.values()), special=not self.chat)]
+        prompts = [
+            generator.from_start(prompt) for prompt in generator.prompts(list(texts.values()), special=not self.chat)
+        ]
         results = generator.run([prompt for prompt in prompts if prompt.ids])
         found = iter(results)
         made = []
         for (index, text), prompt in zip(texts.items(), prompts, strict=True):
-            result = next(found) if prompt.ids else DataError("the prompt is empty, and the model has no token to begin a text with")
+            result = (
+                next(found)
+                if prompt.ids
+                else DataError("the prompt is empty, and the model has no token to begin a text with")
+            )
             if isinstance(result, Exception):
                 made.append([failed(DOCUMENT, source, index, result)])
             else:
                 made.append([self._annotation(generator, source, index, text, prompt, each) for each in result])
         return made
 
-    def _annotation(self, generator: Generator, source: Annotations, index: int, text: str, prompt: Prompt, made: Generated) -> Annotation:
-        written = generator.decode(made.ids) if generator.decoder.layout.encoder else generator.continuation(prompt, made.ids)
+    def _annotation(
+        self, generator: Generator, source: Annotations, index: int, text: str, prompt: Prompt, made: Generated
+    ) -> Annotation:
+        written = (
+            generator.decode(made.ids) if generator.decoder.layout.encoder else generator.continuation(prompt, made.ids)
+        )
         return described((text if self.full else "") + written, prompt, [made], inherited(source, index))
 
 
@@ -263,18 +327,29 @@ def _filled(template: str, columns: Sequence[pa.Array]) -> list[str | None]:
     parts = [(literal, name) for literal, name, _, _ in Formatter().parse(template)]
     values = dict(zip(fields_of(template), map(_texts, columns), strict=True))
     rows = [{name: texts[row] for name, texts in values.items()} for row in range(len(columns[0]))]
-    return [None if None in row.values() else "".join(literal + (row[name or ""] or "" if name else "") for literal, name in parts) for row in rows]
+    return [
+        None
+        if None in row.values()
+        else "".join(literal + (row[name or ""] or "" if name else "") for literal, name in parts)
+        for row in rows
+    ]
 
 
 def _texts(column: pa.Array) -> list[str | None]:
     """Return each row's value as text; of annotations their results, one a line."""
-    if pa.types.is_list(column.type) and pa.types.is_struct(column.type.value_type) and "result" in [field.name for field in column.type.value_type]:
+    if (
+        pa.types.is_list(column.type)
+        and pa.types.is_struct(column.type.value_type)
+        and "result" in [field.name for field in column.type.value_type]
+    ):
         rows = Annotations(column).by_row()
         return ["\n".join(each.result for each in row if each.result is not None) if row else None for row in rows]
     values = column.to_pylist()
     if pa.types.is_float32(column.type):
         values = [None if value is None else np.float32(value) for value in values]  # 0.1 is 0.1 then
-    return [None if value is None or value != value else str(value) for value in values]  # pandas has no NaN beside null
+    return [
+        None if value is None or value != value else str(value) for value in values
+    ]  # pandas has no NaN beside null
 
 
 def _checked(chat: Any) -> list[dict[str, str]]:

@@ -50,14 +50,21 @@ class TokenClassifier(TextModelAnnotator):
     starter = "pos-ud-english"
 
     outputCol: P[str] = param("name of the column to write", default="entities")
-    aggregation: P[str] = param("how tokens become entities, by transformers' strategies", default="none", check=one_of(*STRATEGIES))
+    aggregation: P[str] = param(
+        "how tokens become entities, by transformers' strategies", default="none", check=one_of(*STRATEGIES)
+    )
     ignoreLabels: P[list[str]] = param("labels that are left out; a given token column gets every label", default=["O"])
     longText: P[str] = param(
-        "texts beyond maxLength: window (read all of them in overlapping windows) or truncate (leave the end unlabelled)",
+        (
+            "texts beyond maxLength: window (read all of them in overlapping windows) or truncate (leave the end "
+            "unlabelled)"
+        ),
         default="window",
         check=one_of("window", "truncate"),
     )
-    stride: P[int | None] = param("tokens that neighbouring windows share; None: an eighth of maxLength", default=None, check=at_least(0))
+    stride: P[int | None] = param(
+        "tokens that neighbouring windows share; None: an eighth of maxLength", default=None, check=at_least(0)
+    )
 
     @property
     def writes(self) -> str:
@@ -107,11 +114,14 @@ class _TokenKernel:
 
 
 def _check_width(model: TextModel, scores: Sequence[np.ndarray]) -> None:
-    """Raise `BundleError` where a graph whose header does not tell computes another number of scores than there are labels."""
+    """Raise `BundleError` where a graph whose header does not tell computes another number of scores than there are
+    labels."""
     labels = len(model.bundle.labels)
     widths = {part.shape[-1] for part in scores if len(part)}
     if widths - {labels}:
-        raise BundleError(f"{model.bundle.folder}: config.json names {labels} labels, but the graph computed {max(widths)} scores")
+        raise BundleError(
+            f"{model.bundle.folder}: config.json names {labels} labels, but the graph computed {max(widths)} scores"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,15 +163,28 @@ class FindEntities(_TokenKernel):
             found.append(scores if isinstance(scores, DataError) else self._read(model, labels, text, each, scores))
         return found
 
-    def _read(self, model: TextModel, labels: Sequence[str], text: str, windows: Sequence[Encoding], scores: Sequence[np.ndarray]) -> list[Entity]:
+    def _read(
+        self,
+        model: TextModel,
+        labels: Sequence[str],
+        text: str,
+        windows: Sequence[Encoding],
+        scores: Sequence[np.ndarray],
+    ) -> list[Entity]:
         if self.strategy == "none":
             found = label_tokens(_covering(windows, scores, self.runner.lengths.stride), labels)
         else:
             found = []
             for window, probabilities in zip(windows, scores, strict=True):
                 known = text_tokens(window)
-                tokens = Tokens(probabilities[[index for index, _ in known]], [span for _, span in known], model.tokenizer.is_subword(window, text))
-                found.extend(entity for entity in aggregate(tokens, labels, self.strategy) if entity.label not in self.ignored)
+                tokens = Tokens(
+                    probabilities[[index for index, _ in known]],
+                    [span for _, span in known],
+                    model.tokenizer.is_subword(window, text),
+                )
+                found.extend(
+                    entity for entity in aggregate(tokens, labels, self.strategy) if entity.label not in self.ignored
+                )
             found = resolve_overlaps(found) if len(windows) > 1 else found
         return [entity for entity in found if entity.label not in self.ignored]
 
@@ -171,14 +194,26 @@ def _covering(windows: Sequence[Encoding], scores: Sequence[np.ndarray], stride:
     cover = stitched(windows, stride)
     spans = [window.offsets for window in windows]
     width = max(part.shape[-1] for part in scores)
-    stacked = np.stack([scores[number][place] for number, place in cover]) if cover else np.empty((0, width), np.float32)
+    stacked = (
+        np.stack([scores[number][place] for number, place in cover]) if cover else np.empty((0, width), np.float32)
+    )
     return Tokens(stacked, [spans[number][place] for number, place in cover], [])
 
 
 def _annotation(source: Annotations, index: int, text: str, entity: Entity, grouped: bool) -> Annotation:
     offset, word = source.begin[index], text[entity.start : entity.end]
-    kind, result, extra = (CHUNK, word, {"entity": entity.label}) if grouped else (NAMED_ENTITY, entity.label, {"word": word})
-    return Annotation(kind, offset + entity.start, offset + entity.end - 1, result, inherited(source, index) | extra, None, entity.score)
+    kind, result, extra = (
+        (CHUNK, word, {"entity": entity.label}) if grouped else (NAMED_ENTITY, entity.label, {"word": word})
+    )
+    return Annotation(
+        kind,
+        offset + entity.start,
+        offset + entity.end - 1,
+        result,
+        inherited(source, index) | extra,
+        None,
+        entity.score,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,8 @@ class Translator(GenerationAnnotator):
     Texts that are too long for the model are translated sentence by sentence, and keep their paragraphs.
 
     Writes document annotations: ``result`` is the translation, ``score`` the mean log-probability of its tokens.
-    Metadata: ``sentence``, ``finish_reason`` (eos, stop or length), ``prompt_tokens``, ``new_tokens``; ``source_language``
-    where it was detected; ``truncated`` = "true" where a part of the text was cut off.
+    Metadata: ``sentence``, ``finish_reason`` (eos, stop or length), ``prompt_tokens``, ``new_tokens``;
+    ``source_language`` where it was detected; ``truncated`` = "true" where a part of the text was cut off.
     """
 
     reads = (DOCUMENT,)
@@ -49,9 +49,14 @@ class Translator(GenerationAnnotator):
     srcLang: P[str | None] = param("language of the texts; auto detects it text by text", default=None)
     tgtLang: P[str | None] = param("language to translate into", default=None)
     srcLangCol: P[str | None] = param("column with each row's language, instead of srcLang", default=None)
-    tgtLangCol: P[str | None] = param("column with the language to translate each row into, instead of tgtLang", default=None)
+    tgtLangCol: P[str | None] = param(
+        "column with the language to translate each row into, instead of tgtLang", default=None
+    )
     splitText: P[str] = param(
-        "which texts are translated sentence by sentence: never (long ones are cut and flagged), long (those the model has no room for), always",
+        (
+            "which texts are translated sentence by sentence: never (long ones are cut and flagged), long (those "
+            "the model has no room for), always"
+        ),
         default="long",
         check=one_of("never", "long", "always"),
     )
@@ -62,7 +67,8 @@ class Translator(GenerationAnnotator):
         seq2seq_only(bundle, self.uid)
 
     def getLanguages(self) -> dict[str, tuple[str, ...]]:
-        """Return the codes of the languages that the model translates from and into; empty where there is but one pair."""
+        """Return the codes of the languages that the model translates from and into; empty where there is but one
+        pair."""
         languages = read_languages(self.getBundle())
         return {"source": languages.sources, "target": languages.targets}
 
@@ -91,17 +97,24 @@ class Translator(GenerationAnnotator):
         source, target = self.getOrDefault("srcLang"), self.getOrDefault("tgtLang")
         if languages.way == NONE:
             if source or target:
-                warnings.warn(f"{self.uid}: the model translates one pair of languages; srcLang and tgtLang are not used", stacklevel=4)
+                warnings.warn(
+                    f"{self.uid}: the model translates one pair of languages; srcLang and tgtLang are not used",
+                    stacklevel=4,
+                )
             return None, None
         try:
             known = source if source in (None, AUTO) or languages.way == TEXT else languages.source(source)
             wanted = None if target is None else languages.target(target)
         except ParamError as error:
             raise ParamError(f"{self.uid}: {error}") from None
-        for name, value, needed in (("srcLang", source, languages.way != TEXT), ("tgtLang", target, languages.way in (TOKENS, TASK))):
+        for name, value, needed in (
+            ("srcLang", source, languages.way != TEXT),
+            ("tgtLang", target, languages.way in (TOKENS, TASK)),
+        ):
             if needed and value is None and self.getOrDefault(f"{name}Col") is None:
                 raise ParamError(
-                    f"{self.uid}: the model translates between several languages: set {name} or {name}Col. It knows: {listed(languages.targets)}"
+                    f"{self.uid}: the model translates between several languages: set {name} or {name}Col. It "
+                    f"knows: {listed(languages.targets)}"
                 )
         return known, wanted
 
@@ -117,13 +130,16 @@ class Translator(GenerationAnnotator):
         for column in columns:
             if column.dataType is not None and not isinstance(column.dataType, StringType):
                 raise ColumnError(
-                    f"{self.uid}: the column {column.name!r} is {column.dataType.simpleString()}, but string is expected: a language's code"
+                    f"{self.uid}: the column {column.name!r} is {column.dataType.simpleString()}, but string "
+                    "is expected: a language's code"
                 )
         return super()._arranged(chain) + columns
 
 
 def _prefixes(bundle: Bundle) -> dict[str, str]:
-    return {task: str(params.get("prefix", "")) for task, params in bundle.tasks.items() if task.startswith("translation_")}
+    return {
+        task: str(params.get("prefix", "")) for task, params in bundle.tasks.items() if task.startswith("translation_")
+    }
 
 
 @dataclass(frozen=True)
@@ -158,7 +174,10 @@ class TranslateTexts:
             made: dict[int, list[Annotation]] = {}
             texts: dict[int, _Text] = {}
             for index in usable:
-                codes = [self._code(each, source.rows[index], code) for each, code in zip(given, (self.source, self.target), strict=True)]
+                codes = [
+                    self._code(each, source.rows[index], code)
+                    for each, code in zip(given, (self.source, self.target), strict=True)
+                ]
                 try:
                     texts[index] = self._told(str(source.result[index]), *codes)
                 except (DataError, ParamError) as error:
@@ -183,7 +202,9 @@ class TranslateTexts:
         if detected:
             source = detect_language(text, languages.sources_of(wanted))
             if source is None:
-                raise DataError(f"the language of the text was not recognised as one that the model translates to {wanted!r}")
+                raise DataError(
+                    f"the language of the text was not recognised as one that the model translates to {wanted!r}"
+                )
         told = _Text(text, languages.source(source or ""), wanted, detected)
         if languages.way == TASK:
             languages.task(str(told.source), wanted)
@@ -193,7 +214,10 @@ class TranslateTexts:
 
     def _translated(self, source: Annotations, texts: dict[int, _Text]) -> dict[int, list[Annotation]]:
         generator = self.runner.open()
-        parts = {index: self._parts(text.text) if self.split == "always" else [("", text.text)] for index, text in texts.items()}
+        parts = {
+            index: self._parts(text.text) if self.split == "always" else [("", text.text)]
+            for index, text in texts.items()
+        }
         prompts = self._prompts(generator, texts, parts)
         if self.split == "long":
             long = [index for index, found in prompts.items() if found[0].truncated]
@@ -203,7 +227,9 @@ class TranslateTexts:
         made = {}
         for index, found in prompts.items():
             each = [next(results) for _ in found]
-            made[index] = self._annotations(generator, source, index, texts[index], [before for before, _ in parts[index]], found, each)
+            made[index] = self._annotations(
+                generator, source, index, texts[index], [before for before, _ in parts[index]], found, each
+            )
         return made
 
     @staticmethod
@@ -215,7 +241,9 @@ class TranslateTexts:
             end = stop
         return parts or [("", text)]
 
-    def _prompts(self, generator: Generator, texts: dict[int, _Text], parts: dict[int, list[tuple[str, str]]]) -> dict[int, list[Prompt]]:
+    def _prompts(
+        self, generator: Generator, texts: dict[int, _Text], parts: dict[int, list[tuple[str, str]]]
+    ) -> dict[int, list[Prompt]]:
         flat = [(index, self._worded(texts[index], part)) for index in texts for _, part in parts[index]]
         found = generator.prompts([text for _, text in flat], special=self.languages.way != TOKENS)
         prompts: dict[int, list[Prompt]] = {index: [] for index in texts}
@@ -235,7 +263,9 @@ class TranslateTexts:
         """Put the source language's token beside a text's tokens, and force the target's, where tokens tell them."""
         if self.languages.way != TOKENS:
             return prompt
-        source, target = (generator.tokenizer.token_id(self.languages.token(str(code))) for code in (text.source, text.target))
+        source, target = (
+            generator.tokenizer.token_id(self.languages.token(str(code))) for code in (text.source, text.target)
+        )
         end = () if generator.end_id is None else (generator.end_id,)
         ids = (*prompt.ids, *end, source or 0) if self.languages.behind else (source or 0, *prompt.ids, *end)
         return replace(prompt, ids=ids, first=target)
@@ -255,10 +285,17 @@ class TranslateTexts:
         broken = next((result for result in results if isinstance(result, Exception)), None)
         if broken is not None:
             return [failed(DOCUMENT, source, index, broken)]
-        metadata = inherited(source, index) | ({"source_language": text.source} if text.detected and text.source else {})
+        metadata = inherited(source, index) | (
+            {"source_language": text.source} if text.detected and text.source else {}
+        )
         whole = joined(prompts)
         ranked = zip(*(result for result in results if not isinstance(result, Exception)), strict=True)
         return [
-            described("".join(gap + generator.decode(each.ids) for gap, each in zip(gaps, made, strict=True)), whole, made, metadata)
+            described(
+                "".join(gap + generator.decode(each.ids) for gap, each in zip(gaps, made, strict=True)),
+                whole,
+                made,
+                metadata,
+            )
             for made in ranked
         ]

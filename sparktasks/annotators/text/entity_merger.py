@@ -18,14 +18,16 @@ class EntityMerger(ColumnAnnotator):
     """Joins named_entity annotations labelled in IOB, IOB2, IOE, BIOES or BILOU into chunks.
 
     Reads a document and a named_entity column. Writes chunk annotations: ``result`` is the source text, ``score`` the
-    mean of the tokens' scores, metadata ``entity`` the type and ``sentence``. No chunk crosses a sentence. The rules are
-    those of the CoNLL-2000 evaluation script.
+    mean of the tokens' scores, metadata ``entity`` the type and ``sentence``. No chunk crosses a sentence. The rules
+    are those of the CoNLL-2000 evaluation script.
     """
 
     reads = (DOCUMENT, NAMED_ENTITY)
     writes = CHUNK
 
-    inputCols: P[list[str]] = param("names of the document and the named_entity column", default=["document", "entities"])
+    inputCols: P[list[str]] = param(
+        "names of the document and the named_entity column", default=["document", "entities"]
+    )
     outputCol: P[str] = param("name of the column to write", default="chunk")
     ignoreLabels: P[list[str]] = param("entity types that are left out", default=[])
 
@@ -59,15 +61,24 @@ def _error(label: Annotation) -> Annotation:
 
 def _source(documents: Sequence[Annotation], sentence: str | None, token: Annotation) -> Annotation | None:
     """Return the document a token was found in: of its sentence, else the first that contains it."""
-    around = [document for document in documents if document.result is not None and document.begin <= token.begin and token.end <= document.end]
-    return next((document for document in around if document.metadata.get("sentence") == sentence), around[0] if around else None)
+    around = [
+        document
+        for document in documents
+        if document.result is not None and document.begin <= token.begin and token.end <= document.end
+    ]
+    return next(
+        (document for document in around if document.metadata.get("sentence") == sentence),
+        around[0] if around else None,
+    )
 
 
 def _chunk(kind: str, members: Sequence[Annotation], source: Annotation | None) -> Annotation:
     begin, end = members[0].begin, members[-1].end
     metadata = {"entity": kind} | {key: value for key, value in members[0].metadata.items() if key == "sentence"}
     if source is None or source.result is None:
-        return Annotation(CHUNK, begin, end, None, metadata | {"error": "ColumnError: no document contains these tokens"})
+        return Annotation(
+            CHUNK, begin, end, None, metadata | {"error": "ColumnError: no document contains these tokens"}
+        )
     scores = [member.score for member in members if member.score is not None]
     text = source.result[begin - source.begin : end + 1 - source.begin]
     return Annotation(CHUNK, begin, end, text, metadata, None, sum(scores) / len(scores) if scores else None)

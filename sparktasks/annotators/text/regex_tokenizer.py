@@ -31,7 +31,9 @@ class RegexTokenizer(ColumnAnnotator):
     writes = TOKEN
 
     outputCol: P[str] = param("name of the column to write", default="token")
-    pattern: P[str] = param("regular expression: what stands between tokens, or with gaps=False the tokens", default=r"\s+")
+    pattern: P[str] = param(
+        "regular expression: what stands between tokens, or with gaps=False the tokens", default=r"\s+"
+    )
     gaps: P[bool] = param("whether the pattern matches the gaps (True) or the tokens (False)", default=True)
     toLowercase: P[bool] = param("whether results are lower-cased; offsets stay those of the source", default=False)
     minLength: P[int] = param("shortest token kept, in characters", default=1, check=at_least(1))

@@ -43,7 +43,9 @@ class History:
     def append(self, tokens: np.ndarray) -> None:
         """Add one token to each row."""
         if self.width == self._ids.shape[1]:
-            self._ids = np.concatenate([self.ids, np.zeros_like(self._ids, shape=(len(self._ids), max(16, self.width // 2)))], axis=1)
+            self._ids = np.concatenate(
+                [self.ids, np.zeros_like(self._ids, shape=(len(self._ids), max(16, self.width // 2)))], axis=1
+            )
         self._ids[:, self.width] = tokens
         self.width += 1
         self.lengths = self.lengths + 1
@@ -87,7 +89,9 @@ class Batch:
         if np.array_equal(rows, np.arange(len(self))):
             return
         self.history.reorder(rows)
-        self.cache = [value if slot.is_cross else tensor(view(value)[rows]) for slot, value in zip(slots, self.cache, strict=True)]
+        self.cache = [
+            value if slot.is_cross else tensor(view(value)[rows]) for slot, value in zip(slots, self.cache, strict=True)
+        ]
 
     def put(self, slots: Sequence[Slot], rows: np.ndarray, other: Batch, taken: np.ndarray) -> None:
         """Let rows be those of another batch: they take the places of others in the cache, which lies on the CPU."""
@@ -126,7 +130,11 @@ def _joined(parts: list[tuple[Tensor, np.ndarray]], slot: Slot, behind: list[int
         return _padded(parts, slot.columns)
     views = [(view(value), rows) for value, rows in parts]
     widths = [value.shape[slot.columns] for value, _ in views]
-    width = min(most, max(widths)) if slot.begins_left else max(each - cut for each, cut in zip(widths, behind, strict=True))
+    width = (
+        min(most, max(widths))
+        if slot.begins_left
+        else max(each - cut for each, cut in zip(widths, behind, strict=True))
+    )
     return tensor(_stacked(views, slot.columns, width, slot.begins_left))
 
 
@@ -136,22 +144,31 @@ def _padded(parts: list[tuple[Tensor, np.ndarray]], axis: int = 1) -> Tensor:
     return tensor(_stacked(views, axis, max(value.shape[axis] for value, _ in views), begins_left=True))
 
 
-def _stacked(parts: Sequence[tuple[np.ndarray, np.ndarray]], axis: int, width: int, begins_left: bool = False) -> np.ndarray:
-    """Copy rows of several arrays below each other, aligned to one side along ``axis``; what is too wide loses its other side."""
+def _stacked(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], axis: int, width: int, begins_left: bool = False
+) -> np.ndarray:
+    """Copy rows of several arrays below each other, aligned to one side along ``axis``; what is too wide loses its
+    other side."""
     shape = list(parts[0][0].shape)
     shape[0], shape[axis] = sum(len(rows) for _, rows in parts), width
     out: np.ndarray = np.zeros(shape, parts[0][0].dtype)
     row = 0
     for value, rows in parts:
         kept = min(value.shape[axis], width)
-        _at_side(out[row : row + len(rows)], axis, kept, begins_left)[:] = _at_side(value, axis, kept, begins_left)[rows]
+        _at_side(out[row : row + len(rows)], axis, kept, begins_left)[:] = _at_side(value, axis, kept, begins_left)[
+            rows
+        ]
         row += len(rows)
     return out
 
 
 def _at_side(array: np.ndarray, axis: int, width: int, begins_left: bool) -> np.ndarray:
     """Return the first, or the last, columns of an array, as a view."""
-    return columns(array, axis, 0, width) if begins_left else columns(array, axis, array.shape[axis] - width, array.shape[axis])
+    return (
+        columns(array, axis, 0, width)
+        if begins_left
+        else columns(array, axis, array.shape[axis] - width, array.shape[axis])
+    )
 
 
 def columns(array: np.ndarray, axis: int, begin: int, end: int) -> np.ndarray:

@@ -114,7 +114,8 @@ class BeamSearch:
         self._random += other._random
 
     def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
-        """Rank the continuations of each text; reorder the batch's rows to those that go on, and append their tokens."""
+        """Rank the continuations of each text; reorder the batch's rows to those that go on, and append their
+        tokens."""
         texts, beams = len(self._new), self.width
         logits, parts, broken_rows = checked(logits)
         broken = np.asarray(broken_rows.reshape(texts, beams).any(axis=1))
@@ -132,8 +133,11 @@ class BeamSearch:
         self._new += 1
         return self._done(broken, np.all(reasons >= 0, axis=1))
 
-    def _candidates(self, logits: np.ndarray, parts: tuple[np.ndarray, np.ndarray], history: History) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Choose continuations of each text: the best, or sampled without replacement (by adding Gumbel noise, arXiv:1903.06059).
+    def _candidates(
+        self, logits: np.ndarray, parts: tuple[np.ndarray, np.ndarray], history: History
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Choose continuations of each text: the best, or sampled without replacement (by adding Gumbel noise,
+        arXiv:1903.06059).
 
         Returns their scores, the rows that they continue, and their tokens: each ``(texts, count)``, best first.
         """
@@ -141,8 +145,14 @@ class BeamSearch:
         count = max(2, 1 + len(self.rules.settings.eos_token_id)) * beams
         running = self._running.reshape(-1, 1)
         scores = self._processed(logits, parts, history)
-        noise = np.concatenate([random.gumbel(size=(beams, vocabulary)) for random in self._random]) if self._random else None
-        tokens = highest(scores if noise is None else scores + noise, min(count, vocabulary))  # of each row first: it has no more to give
+        noise = (
+            np.concatenate([random.gumbel(size=(beams, vocabulary)) for random in self._random])
+            if self._random
+            else None
+        )
+        tokens = highest(
+            scores if noise is None else scores + noise, min(count, vocabulary)
+        )  # of each row first: it has no more to give
         found = np.take_along_axis(scores, tokens, 1)
         if scores is logits:
             found = log_softmax(found, parts)
@@ -150,10 +160,15 @@ class BeamSearch:
         ranks = found if noise is None else found + np.take_along_axis(noise, tokens, 1)
         best = highest(ranks.reshape(texts, -1), count)
         rows = best // tokens.shape[1] + np.arange(texts)[:, None] * beams
-        return np.take_along_axis(found.reshape(texts, -1), best, 1), rows, np.take_along_axis(tokens.reshape(texts, -1), best, 1)
+        return (
+            np.take_along_axis(found.reshape(texts, -1), best, 1),
+            rows,
+            np.take_along_axis(tokens.reshape(texts, -1), best, 1),
+        )
 
     def _processed(self, logits: np.ndarray, parts: tuple[np.ndarray, np.ndarray], history: History) -> np.ndarray:
-        """Return the log-probabilities as the processors leave them; the logits themselves where nothing would change their order."""
+        """Return the log-probabilities as the processors leave them; the logits themselves where nothing would change
+        their order."""
         settings = self.rules.settings
         given = [ids for ids in self._given for _ in range(self.width)]
         new, limits, first = (np.repeat(values, self.width) for values in (self._new, self._limits, self._first))
@@ -171,7 +186,9 @@ class BeamSearch:
     def _reasons(self, history: History, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Say why each continuation ends its text, as an index of `_REASONS`; -1 where it goes on."""
         full = (self._new + 1 >= self._limits)[:, None]
-        ends = self.rules.ends(tokens) & ~(full & bool(self.rules.settings.forced_eos_token_id))  # a forced end is no end of its own
+        ends = self.rules.ends(tokens) & ~(
+            full & bool(self.rules.settings.forced_eos_token_id)
+        )  # a forced end is no end of its own
         reasons = np.where(ends, 1, np.where(full, 0, -1))
         if self.rules.stops is not None:
             for place in zip(*np.nonzero(reasons <= 0), strict=True):
@@ -181,7 +198,15 @@ class BeamSearch:
                     reasons[place] = 2
         return reasons
 
-    def _offer(self, history: History, rows: np.ndarray, tokens: np.ndarray, candidates: np.ndarray, logs: np.ndarray, reasons: np.ndarray) -> None:
+    def _offer(
+        self,
+        history: History,
+        rows: np.ndarray,
+        tokens: np.ndarray,
+        candidates: np.ndarray,
+        logs: np.ndarray,
+        reasons: np.ndarray,
+    ) -> None:
         """Let continuations that end compete with the finished ones; only the best ``beams`` of each text may."""
         settings, beams = self.rules.settings, self.width
         ends = (reasons >= 0)[:, :beams] & (candidates[:, :beams] > _REAL)
@@ -215,7 +240,9 @@ class BeamSearch:
         self._improves &= (best[:, None] > worst).any(axis=1)
         open_beam = ~finished.there.all(axis=1) | (settings.early_stopping is not True)
         done = np.flatnonzero(broken | ~self._improves | ~open_beam | all_end)
-        return [(int(text), NotANumber() if broken[text] else self._made(int(text)) or NothingAllowed()) for text in done]
+        return [
+            (int(text), NotANumber() if broken[text] else self._made(int(text)) or NothingAllowed()) for text in done
+        ]
 
     def _made(self, text: int) -> list[Generated]:
         """Return a text's best finished continuations; there may be fewer than are wanted."""
@@ -225,5 +252,7 @@ class BeamSearch:
                 break
             count = int(found.counts[text, beam])
             ids = found.tokens[text, beam, found.tokens.shape[2] - count :].tolist()
-            made.append(Generated(ids, _REASONS[found.reasons[text, beam]], float(found.logs[text, beam]) / max(1, count)))
+            made.append(
+                Generated(ids, _REASONS[found.reasons[text, beam]], float(found.logs[text, beam]) / max(1, count))
+            )
         return made

@@ -1,4 +1,5 @@
-"""Chats become prompts: a bundle's chat template, run in a process of its own with limits on time, memory and output."""
+"""Chats become prompts: a bundle's chat template, run in a process of its own with limits on time, memory and
+output."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class ChatTemplate:
         chat_process.check(source, SECONDS)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """Write a chat as a prompt that the assistant answers; one that ends with the assistant's own words is continued.
+        """Write a chat as a prompt that the assistant answers; one that ends with the assistant's own words is
+        continued.
 
         Raises `DataError` where the template refuses the messages, runs for more than 5 seconds, writes more than
         4 million characters, or takes more than 1 GiB of memory.
@@ -58,7 +60,9 @@ def _tagged(messages: Sequence[Message]) -> list[Message]:
 
 def read_chat_template(bundle: Bundle) -> str:
     """Return a bundle's chat template, of several the default one; `BundleError` where there is none."""
-    found = next(filter(None, (_file(bundle, file) for file in _FILES)), None) or bundle.tokenizer_config.get("chat_template")
+    found = next(filter(None, (_file(bundle, file) for file in _FILES)), None) or bundle.tokenizer_config.get(
+        "chat_template"
+    )
     if isinstance(found, list):  # of several, each has a name
         with interpreting(bundle.folder / "tokenizer_config.json"):
             found = {entry["name"]: entry["template"] for entry in found}
@@ -67,7 +71,10 @@ def read_chat_template(bundle: Bundle) -> str:
             raise BundleError(f"{bundle.folder} has the chat templates {listed(found)}, and none called 'default'")
         found = found["default"]
     if not found:
-        raise BundleError(f"{bundle.folder} has no chat template, in chat_template.jinja or tokenizer_config.json: was it trained for chats?")
+        raise BundleError(
+            f"{bundle.folder} has no chat template, in chat_template.jinja or tokenizer_config.json: was it "
+            "trained for chats?"
+        )
     return str(found)
 
 

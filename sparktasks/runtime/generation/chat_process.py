@@ -1,8 +1,9 @@
 """The process that runs chat templates: they come with models, so that they are somebody else's programs.
 
-jinja2's sandbox keeps a template from files and from Python's inside, but not from hanging (``9**(9**9)`` is one call of C
-that no signal interrupts) nor from taking all memory. So templates run in a process of their own, which can be ended,
-with a limit on its memory. It is started at first use, kept for the next chats, and ends with the process that began it.
+jinja2's sandbox keeps a template from files and from Python's inside, but not from hanging (``9**(9**9)`` is one call
+of C that no signal interrupts) nor from taking all memory. So templates run in a process of their own, which can be
+ended, with a limit on its memory. It is started at first use, kept for the next chats, and ends with the process that
+began it.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class TemplateProcess:
     def ask(self, request: Request, seconds: float) -> str:
         """Let the process answer within some seconds; returns the text that a template writes.
 
-        Raises `BundleError` where the template is not valid, `DataError` where it refuses the chat, takes longer, writes
-        more than 4 million characters, or takes more than 1 GiB.
+        Raises `BundleError` where the template is not valid, `DataError` where it refuses the chat, takes longer,
+        writes more than 4 million characters, or takes more than 1 GiB.
         """
         with self._lock:
             answer = self._answer(json.dumps(request).encode(), seconds)
@@ -67,18 +68,25 @@ class TemplateProcess:
             return {"kind": "data", "error": f"the chat template takes more than {MEMORY >> 20} MiB"}
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """Return the process, started anew where it ended, or where this process was forked from the one that began it."""
+        """Return the process, started anew where it ended, or where this process was forked from the one that began
+        it."""
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+                [sys.executable, "-c", _CODE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
             )
             self._owner = os.getpid()
             try:
                 self._read(self._process, time.monotonic() + _STARTING)
             except (EOFError, TimeoutError) as error:
                 self._end()
-                raise DataError(f"the process for chat templates does not start: {sys.executable} ended or hangs") from error
+                raise DataError(
+                    f"the process for chat templates does not start: {sys.executable} ended or hangs"
+                ) from error
         return self._process
 
     def _read(self, process: subprocess.Popen[bytes], deadline: float) -> bytes:
@@ -196,7 +204,12 @@ class _TooLong(Exception):
 def _generated(template: Any, request: Request) -> str:
     pieces: list[str] = []
     length = 0
-    values = {"messages": request["messages"], "tools": None, "documents": None, "add_generation_prompt": request["answer"]}
+    values = {
+        "messages": request["messages"],
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": request["answer"],
+    }
     for piece in template.generate(**values, **request["tokens"]):
         pieces.append(piece)
         length += len(piece)
@@ -228,6 +241,8 @@ def _environment() -> Any:
     return environment
 
 
-def _as_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _as_json(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
+) -> str:
     """Write JSON without escaping HTML, as chat templates expect of their ``tojson``."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

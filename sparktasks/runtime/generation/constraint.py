@@ -1,4 +1,5 @@
-"""Texts by a grammar: tokens that a JSON schema or a regular expression does not allow are never chosen (by llguidance)."""
+"""Texts by a grammar: tokens that a JSON schema or a regular expression does not allow are never chosen (by
+llguidance)."""
 
 from __future__ import annotations
 
@@ -18,8 +19,13 @@ _KEPT_STATES = 4096
 
 
 def json_grammar(schema: Mapping[str, Any]) -> str:
-    """Return the grammar of the JSON texts that a JSON schema describes, without white space; `ParamError` where it is no schema."""
-    return _valid("json_schema", {"x-guidance": {"whitespace_flexible": False}} | dict(schema), f"jsonSchema={json.dumps(schema)[:200]}")
+    """Return the grammar of the JSON texts that a JSON schema describes, without white space; `ParamError` where it is
+    no schema."""
+    return _valid(
+        "json_schema",
+        {"x-guidance": {"whitespace_flexible": False}} | dict(schema),
+        f"jsonSchema={json.dumps(schema)[:200]}",
+    )
 
 
 def regex_grammar(pattern: str) -> str:
@@ -30,7 +36,9 @@ def regex_grammar(pattern: str) -> str:
 def _valid(kind: str, source: Any, named: str) -> str:
     matcher = _llguidance().LLMatcher
     try:
-        grammar = str(matcher.grammar_from_json_schema(source) if kind == "json_schema" else matcher.grammar_from_regex(source))
+        grammar = str(
+            matcher.grammar_from_json_schema(source) if kind == "json_schema" else matcher.grammar_from_regex(source)
+        )
         fault = matcher.validate_grammar(grammar, None)
     except ValueError as error:
         fault = str(error)
@@ -60,7 +68,9 @@ class Constrain(Processor):
         if not ends:
             raise BundleError(f"{bundle.folder} has no end token, so that a text could not end where the grammar says")
         width = bundle.logits.shape[-1]
-        self._tokenizer = library.LLTokenizer(str(bundle.tokenizer_path), n_vocab=width if isinstance(width, int) else None, eos_token=list(ends))
+        self._tokenizer = library.LLTokenizer(
+            str(bundle.tokenizer_path), n_vocab=width if isinstance(width, int) else None, eos_token=list(ends)
+        )
         self._ends = np.array(ends)
         self._start = library.LLMatcher(self._tokenizer, grammar)
         if self._start.is_error():

@@ -12,7 +12,16 @@ from sparktasks.runtime.batching import pad
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.devices import CPU
 from sparktasks.runtime.generation.batch import Batch, History, columns, merged
-from sparktasks.runtime.generation.layout import BRANCH, EMBEDS, HIDDEN, HIDDEN_MASK, IDS, LAST_LOGITS, Layout, read_layout
+from sparktasks.runtime.generation.layout import (
+    BRANCH,
+    EMBEDS,
+    HIDDEN,
+    HIDDEN_MASK,
+    IDS,
+    LAST_LOGITS,
+    Layout,
+    read_layout,
+)
 from sparktasks.runtime.session import RUN_SECONDS, Session, Tensor, open_session, tensor, view
 
 _ROOM = 64  # columns by which a cache grows that is written in place
@@ -29,12 +38,16 @@ class Known:
 class Decoder:
     """A decoder on this machine, and the encoder before it where there is one."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto", piece: int = 512, run_seconds: float = RUN_SECONDS) -> None:
+    def __init__(
+        self, bundle: Bundle, device: str = "auto", piece: int = 512, run_seconds: float = RUN_SECONDS
+    ) -> None:
         self.layout: Layout = read_layout(bundle)
         self.slots = self.layout.slots
         self._first = open_session(self.layout.first, device, run_seconds)
         others = (self.layout.later, self.layout.encoder, self.layout.embed)
-        self._later, self._encoder, self._embed = (None if other is None else open_session(other, device, run_seconds) for other in others)
+        self._later, self._encoder, self._embed = (
+            None if other is None else open_session(other, device, run_seconds) for other in others
+        )
         self._piece = piece
 
     # -- the source
@@ -43,12 +56,16 @@ class Decoder:
         """Run the encoder; returns its states ``(rows, tokens, hidden)`` and their mask."""
         assert self._encoder is not None
         feeds = {"input_ids": pad(rows, pad_id), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
-        states = self._encoder.run_tensors({name: tensor(feeds[name]) for name in self._encoder.inputs}, self._encoder.outputs[:1])[0]
+        states = self._encoder.run_tensors(
+            {name: tensor(feeds[name]) for name in self._encoder.inputs}, self._encoder.outputs[:1]
+        )[0]
         return [_typed(states, self._first.inputs.get(HIDDEN)), tensor(feeds["attention_mask"])]
 
     # -- the text
 
-    def start(self, prompts: Sequence[Sequence[int]], source: list[Tensor], known: Sequence[Known | None] = ()) -> tuple[np.ndarray, Batch]:
+    def start(
+        self, prompts: Sequence[Sequence[int]], source: list[Tensor], known: Sequence[Known | None] = ()
+    ) -> tuple[np.ndarray, Batch]:
         """Read prompts; returns the logits after each, ``(rows, vocabulary)``, and the batch to go on with.
 
         ``known`` says how many of a prompt's first tokens were read before, and by which batch.
@@ -57,7 +74,9 @@ class Decoder:
             return self._start_apart(prompts, known or [None] * len(prompts))
         return self._start(prompts, source, known)
 
-    def _start(self, prompts: Sequence[Sequence[int]], source: list[Tensor], known: Sequence[Known | None]) -> tuple[np.ndarray, Batch]:
+    def _start(
+        self, prompts: Sequence[Sequence[int]], source: list[Tensor], known: Sequence[Known | None]
+    ) -> tuple[np.ndarray, Batch]:
         history = History.of(prompts)
         batch = Batch(history, [tensor(slot.empty(len(prompts))) for slot in self.slots], source)
         begin = self._reuse(batch, known) if any(known) else 0
@@ -69,8 +88,8 @@ class Decoder:
         return logits, batch
 
     def _start_apart(self, prompts: Sequence[Sequence[int]], known: Sequence[Known | None]) -> tuple[np.ndarray, Batch]:
-        """Read prompts by length, and put them together for what follows: onnxruntime's grouped-query attention takes no pads before a
-        text, and behind a cache several tokens of one text only."""
+        """Read prompts by length, and put them together for what follows: onnxruntime's grouped-query attention takes
+        no pads before a text, and behind a cache several tokens of one text only."""
         alike: dict[tuple[int, int], list[int]] = {}
         for row, prompt in enumerate(prompts):
             alone = known[row] is not None or len(prompt) > self._piece
@@ -118,7 +137,9 @@ class Decoder:
         feeds = self._feeds(session, batch, begin, end, first)
         grown = [place for place, slot in enumerate(self.slots) if first or not slot.is_cross]
         outputs = ["logits", *(self.slots[place].present for place in grown)]
-        into = dict(zip(outputs[1:], batch.cache, strict=True)) if shares else None  # the new keys are written behind the old ones
+        into = (
+            dict(zip(outputs[1:], batch.cache, strict=True)) if shares else None
+        )  # the new keys are written behind the old ones
         logits, *cache = session.run_tensors(feeds, outputs, into)
         if into is None:  # else the cache is where it was, in memory that its own tensors keep
             for place, value in zip(grown, cache, strict=True):
@@ -138,11 +159,15 @@ class Decoder:
 
     def _feeds(self, session: Session, batch: Batch, begin: int, end: int, first: bool) -> dict[str, Tensor]:
         history, names = batch.history, session.inputs
-        feeds = dict(zip((slot.past for slot in self.slots), batch.cache, strict=True)) if self._has_past(session) else {}
+        feeds = (
+            dict(zip((slot.past for slot in self.slots), batch.cache, strict=True)) if self._has_past(session) else {}
+        )
         read = dict.fromkeys(IDS, history.ids[:, begin:end])
         if "attention_mask" in names:
             begins_left = self.layout.begins_left
-            read["attention_mask"] = (np.arange(end) < history.lengths[:, None]) if begins_left else history.mask()[:, :end]
+            read["attention_mask"] = (
+                (np.arange(end) < history.lengths[:, None]) if begins_left else history.mask()[:, :end]
+            )
         if "position_ids" in names:
             places = np.maximum(np.arange(begin, end) - history.starts[:, None], 0)
             read["position_ids"] = np.stack([places] * self._position_axes) if self._position_axes else places
@@ -151,7 +176,9 @@ class Decoder:
         if LAST_LOGITS in names:
             read[LAST_LOGITS] = np.ones(self._last_shape)
         feeds |= {name: tensor(array.astype(names[name], copy=False)) for name, array in read.items() if name in names}
-        feeds |= {name: value for name, value in zip((HIDDEN, HIDDEN_MASK), batch.source, strict=False) if name in names}
+        feeds |= {
+            name: value for name, value in zip((HIDDEN, HIDDEN_MASK), batch.source, strict=False) if name in names
+        }
         if EMBEDS in names:
             assert self._embed is not None
             vectors = self._embed.run_tensors({self._ids: tensor(read[IDS[0]])}, self._embed.outputs[:1])[0]
@@ -173,7 +200,8 @@ class Decoder:
 
     @cached_property
     def _position_axes(self) -> int:
-        """How many axes of positions are told apart (time, height, width of what is seen): of text all are alike. 0: positions have none."""
+        """How many axes of positions are told apart (time, height, width of what is seen): of text all are alike. 0:
+        positions have none."""
         shape = self.layout.shape_of("position_ids")
         return int(shape[0]) if len(shape) == 3 else 0
 

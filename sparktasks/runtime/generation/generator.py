@@ -174,7 +174,8 @@ _TIDY = (
 
 
 def tidied(text: str) -> str:
-    """Take out the spaces that word-wise tokenizers leave before punctuation, as transformers' clean_up_tokenization_spaces does.
+    """Take out the spaces that word-wise tokenizers leave before punctuation, as transformers'
+    clean_up_tokenization_spaces does.
 
     >>> tidied("It was n't me , it 's you .")
     "It wasn't me, it's you."
@@ -196,7 +197,8 @@ def open_generator(
     device: str = "auto",
     run_seconds: float = RUN_SECONDS,
 ) -> Generator:
-    """Return this process's generator, made at first use: shared beginnings stay read from one window of rows to the next."""
+    """Return this process's generator, made at first use: shared beginnings stay read from one window of rows to the
+    next."""
     options = (settings, reading, capacity, words, device, run_seconds)
     key = (bundle.hash, bundle.model, options, threads.count(), assigned_gpu())
     return _generators.get(key, lambda: Generator(bundle, *options))

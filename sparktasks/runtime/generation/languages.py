@@ -16,7 +16,8 @@ _LOCALE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")
 _MARKED = re.compile(r">>([A-Za-z]{2,}(?:[_@.-]\w+)*)<<")
 _TASK = re.compile(r"translation_(\w+)_to_(\w+)")
 
-# ISO 639-1 codes whose model codes are not the same language's in ISO 639-3: of macrolanguages the variety that is meant.
+# ISO 639-1 codes whose model codes are not the same language's in ISO 639-3: of macrolanguages the variety that is
+# meant.
 _VARIETIES = {
     "ar": "arb",
     "az": "azj",
@@ -44,8 +45,8 @@ class Languages:
     """How a bundle is told languages, and which it knows.
 
     ``way``: none (one pair only), text (Marian's ``>>xx<<`` before the source), tokens (one beside the source's tokens,
-    one forced as the first of the translation), task (T5's ``translation_xx_to_yy``, of which there are ``pairs``). ``form``
-    makes a code a token; ``behind`` says that the source's token follows its end token.
+    one forced as the first of the translation), task (T5's ``translation_xx_to_yy``, of which there are ``pairs``).
+    ``form`` makes a code a token; ``behind`` says that the source's token follows its end token.
     """
 
     way: str
@@ -68,7 +69,8 @@ class Languages:
         return tuple(source for source, other in self.pairs if other == target) if self.pairs else self.sources
 
     def task(self, source: str, target: str) -> str:
-        """Return the name of a pair's task; `ParamError` where the model knows both languages, but not this way from one to the other."""
+        """Return the name of a pair's task; `ParamError` where the model knows both languages, but not this way from
+        one to the other."""
         if (source, target) not in self.pairs:
             known = [f"{one} to {other}" for one, other in self.pairs]
             raise ParamError(f"the model does not translate {source!r} to {target!r}. It translates: {listed(known)}")
@@ -141,7 +143,8 @@ def _resolved(code: str, known: Sequence[str], side: str) -> str:
 
 
 def detect_language(text: str, known: Sequence[str]) -> str | None:
-    """Return the code, among the known ones, of the language that a text seems to be in; None where it is none of them."""
+    """Return the code, among the known ones, of the language that a text seems to be in; None where it is none of
+    them."""
     try:
         import langcodes
         import py3langid

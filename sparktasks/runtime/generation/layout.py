@@ -1,4 +1,5 @@
-"""What a decoder's graphs take and give, read from their headers: Optimum's layouts of causal and encoder-decoder models."""
+"""What a decoder's graphs take and give, read from their headers: Optimum's layouts of causal and encoder-decoder
+models."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class Slot:
 
 @dataclass(frozen=True)
 class Layout:
-    """The graphs of a decoder: ``first`` begins a text, ``later`` continues it (None: there is no cache), ``encoder`` reads the source.
+    """The graphs of a decoder: ``first`` begins a text, ``later`` continues it (None: there is no cache), ``encoder``
+    reads the source.
 
     ``embed`` turns ids into vectors, where the decoder takes those (models that also see or hear).
     """
@@ -97,22 +99,25 @@ class Layout:
 
     @cached_property
     def extends(self) -> bool:
-        """Tell whether several tokens can follow a cache: then long prompts are read in pieces, and shared beginnings once."""
-        return self.later is not None and self.first.model == self.later.model and not self.merged and self.encoder is None
+        """Tell whether several tokens can follow a cache: then long prompts are read in pieces, and shared beginnings
+        once."""
+        return (
+            self.later is not None and self.first.model == self.later.model and not self.merged and self.encoder is None
+        )
 
     @cached_property
     def begins_left(self) -> bool:
-        """Tell whether a row's cache begins in the first column: onnxruntime's grouped-query attention counts the mask's ones, and takes
-        as many columns."""
+        """Tell whether a row's cache begins in the first column: onnxruntime's grouped-query attention counts the
+        mask's ones, and takes as many columns."""
         return _COUNTS_MASK in self.first.graph.operators
 
     @cached_property
     def aligns(self) -> bool:
         """Tell whether rows of unequal length can be decoded together: the graph is told where each begins.
 
-        A mask alone does not tell graphs that count positions from the first column (Gemma as Optimum exports it): the keys in
-        a cache are turned by them, and would be wrong where a row moves to other columns. Those that derive positions from the
-        mask, or know distances only, do without.
+        A mask alone does not tell graphs that count positions from the first column (Gemma as Optimum exports it): the
+        keys in a cache are turned by them, and would be wrong where a row moves to other columns. Those that derive
+        positions from the mask, or know distances only, do without.
         """
         names = _names(self.first)
         told = "position_ids" in names or self.first.config.get("model_type") in _POSITIONS_FROM_MASK
@@ -129,7 +134,8 @@ def read_layout(bundle: Bundle) -> Layout:
     seq2seq = bool(bundle.config.get("is_encoder_decoder"))
     if seq2seq and encoder is None:
         raise BundleError(
-            f"{bundle.folder}: config.json says that this is an encoder-decoder model, but there is no encoder_model.onnx beside {bundle.model}. "
+            f"{bundle.folder}: config.json says that this is an encoder-decoder model, but there is no "
+            f"encoder_model.onnx beside {bundle.model}. "
             "Export both: optimum-cli export onnx --task text2text-generation-with-past --model MODEL FOLDER"
         )
     has_past = any(name.startswith(_PAST) for name in _names(bundle))
@@ -145,7 +151,8 @@ def read_layout(bundle: Bundle) -> Layout:
 
 
 def generates(bundle: Bundle) -> bool:
-    """Tell whether a bundle holds a model that generates text: by its graphs, or where they do not tell, by config.json."""
+    """Tell whether a bundle holds a model that generates text: by its graphs, or where they do not tell, by
+    config.json."""
     has_past = any(name.startswith(_PAST) for name in _names(bundle))
     causal = any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in bundle.config.get("architectures", ()))
     return has_past or len(bundle.graphs) > 1 or causal
@@ -157,7 +164,8 @@ def check_generator(bundle: Bundle) -> None:
     _check_head(layout)
     if layout.later is None:
         log.warning(
-            "%s has no key-value cache: each token reads the whole text again. Export it with a cache: --task text-generation-with-past",
+            "%s has no key-value cache: each token reads the whole text again. Export it with a cache: --task "
+            "text-generation-with-past",
             bundle.model_path,
         )
     check_generation_tokenizer(layout.encoder or layout.embed or bundle)
@@ -167,12 +175,21 @@ def _check_inputs(bundle: Bundle) -> None:
     unknown = [name for name in sorted(_names(bundle)) if name not in _KNOWN and not name.startswith(_PAST)]
     if unknown:
         raise BundleError(
-            f"{bundle.folder}: {bundle.model} takes the inputs {listed(unknown)}; a decoder's are {listed(_KNOWN)} and past_key_values.*"
+            f"{bundle.folder}: {bundle.model} takes the inputs {listed(unknown)}; a decoder's are "
+            f"{listed(_KNOWN)} and past_key_values.*"
         )
-    if any(port.name == "position_ids" and len(port.shape) == 3 and isinstance(port.shape[0], str) for port in bundle.graph.inputs):
-        raise BundleError(f"{bundle.folder}: {bundle.model} takes position_ids of three axes, of which the first must have a fixed size")
+    if any(
+        port.name == "position_ids" and len(port.shape) == 3 and isinstance(port.shape[0], str)
+        for port in bundle.graph.inputs
+    ):
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} takes position_ids of three axes, of which the first must have a "
+            "fixed size"
+        )
     if not _names(bundle) & {*IDS, EMBEDS}:
-        raise BundleError(f"{bundle.folder}: {bundle.model} takes neither {listed(IDS)} nor {EMBEDS!r}: it is no decoder")
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} takes neither {listed(IDS)} nor {EMBEDS!r}: it is no decoder"
+        )
 
 
 def _check_output(bundle: Bundle, name: str | None, axis: str) -> Port:
@@ -233,7 +250,9 @@ def _check_head(layout: Layout) -> None:
     first = layout.first
     masked = [str(name) for name in first.config.get("architectures") or () if str(name).endswith("ForMaskedLM")]
     if masked and layout.later is None and layout.encoder is None:
-        raise BundleError(f"{first.folder}: config.json says {listed(masked)}: such a model fills gaps and cannot continue texts")
+        raise BundleError(
+            f"{first.folder}: config.json says {listed(masked)}: such a model fills gaps and cannot continue texts"
+        )
     width, largest = first.logits.shape[-1], largest_ordinary_id(first)
     if isinstance(width, int) and largest is not None and width <= largest:
         raise BundleError(
@@ -263,6 +282,7 @@ def _axes(bundle: Bundle, port: Port) -> tuple[int, ...]:
     varying = [axis for axis, size in enumerate(shape) if isinstance(size, str)]
     if len(varying) != 2 or varying[0] != 0:
         raise BundleError(
-            f"{bundle.folder}: {bundle.model}: {port.name} has the shape {list(port.shape)}; rows and columns are to vary, and nothing else"
+            f"{bundle.folder}: {bundle.model}: {port.name} has the shape {list(port.shape)}; rows and columns "
+            "are to vary, and nothing else"
         )
     return tuple(-1 if axis == 0 else -2 if axis == varying[1] else int(size) for axis, size in enumerate(shape))

@@ -33,7 +33,10 @@ class Prefixes:
         for prompt in prompts:
             if len(prompt) > _SHORTEST:
                 alike.setdefault(prompt[:_SHORTEST], []).append(prompt)
-        shared = {start: self._read(min(group)[: _common(min(group), max(group))], len(group)) for start, group in alike.items()}
+        shared = {
+            start: self._read(min(group)[: _common(min(group), max(group))], len(group))
+            for start, group in alike.items()
+        }
         return [_usable(shared.get(prompt[:_SHORTEST]), prompt) for prompt in prompts]
 
     def _read(self, common: tuple[int, ...], prompts: int) -> tuple[tuple[int, ...], Batch] | None:
@@ -61,4 +64,7 @@ def _usable(found: tuple[tuple[int, ...], Batch] | None, prompt: tuple[int, ...]
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """Return how many tokens two texts have in common at their beginning."""
-    return next((place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other), min(len(first), len(second)))
+    return next(
+        (place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other),
+        min(len(first), len(second)),
+    )

@@ -17,7 +17,8 @@ from sparktasks.runtime.generation.settings import Bias, Settings
 
 @dataclass(frozen=True)
 class Progress:
-    """Where each row stands: its tokens, how many of them are ``new``, and how many may be; ``first`` is a row's forced first token, or -1.
+    """Where each row stands: its tokens, how many of them are ``new``, and how many may be; ``first`` is a row's forced
+    first token, or -1.
 
     ``given`` are the tokens that the model was given to read: the encoder's, or where there is none, the prompt.
     """
@@ -223,7 +224,10 @@ def processors_of(settings: Settings) -> Sequence[Processor]:
         (early, ForbidEarlyEnd(ends, settings)),
         (True, ForceFirst()),
         (settings.forced_eos_token_id, ForceEnd(settings.forced_eos_token_id)),
-        (ends and settings.exponential_decay_length_penalty, PressToEnd(ends, *(settings.exponential_decay_length_penalty or (0, 1.0)))),
+        (
+            ends and settings.exponential_decay_length_penalty,
+            PressToEnd(ends, *(settings.exponential_decay_length_penalty or (0, 1.0))),
+        ),
         (settings.suppress_tokens, Suppress(settings.suppress_tokens)),
         (settings.begin_suppress_tokens, SuppressFirst(settings.begin_suppress_tokens)),
     ]

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 Result = list[Generated] | Exception
 T = TypeVar("T")
 
-# What is done stays in a batch until no more than this share of it is at work: leaving it out costs a copy of the cache.
+# What is done stays in a batch until no more than this share of it is at work: leaving it out costs a copy of the
+# cache.
 _SHRINK = 0.8
 
 # New rows take the places of those that are done where the batch is not much wider than its longest row then.
@@ -48,7 +49,9 @@ class Capacity:
 class Scheduler:
     """Generates texts with a decoder, as many at once as there is room for."""
 
-    def __init__(self, decoder: Decoder, rules: Rules, capacity: Capacity, pad_id: int = 0, positions: int | None = None) -> None:
+    def __init__(
+        self, decoder: Decoder, rules: Rules, capacity: Capacity, pad_id: int = 0, positions: int | None = None
+    ) -> None:
         self.decoder, self.rules, self.capacity = decoder, rules, capacity
         self.pad_id, self.positions = pad_id, positions
         self.prefixes = Prefixes(decoder)
@@ -99,7 +102,9 @@ _Part = tuple[_Group, np.ndarray]  # some places of a group
 class _Run:
     """One call's texts: those that wait, those that are decoded now, those that are done."""
 
-    def __init__(self, scheduler: Scheduler, requests: Sequence[Request], known: list[Known | None], alone: bool = False) -> None:
+    def __init__(
+        self, scheduler: Scheduler, requests: Sequence[Request], known: list[Known | None], alone: bool = False
+    ) -> None:
         self._scheduler, self._decoder, self._capacity = scheduler, scheduler.decoder, scheduler.capacity
         self._known, self._alone = known, alone
         self._requests, self._width = requests, scheduler.rules.settings.num_beams
@@ -122,14 +127,20 @@ class _Run:
         for number, request in enumerate(self._requests):
             needed = self._need(number) * self._width
             if request.limit <= 0:
-                self._results[number] = [Generated([], LENGTH, 0.0)] * self._scheduler.rules.settings.num_return_sequences
+                self._results[number] = [
+                    Generated([], LENGTH, 0.0)
+                ] * self._scheduler.rules.settings.num_return_sequences
             elif needed > self._capacity.cache_tokens:
-                self._results[number] = DataError(f"it needs room for {needed} tokens in a cache of {self._capacity.cache_tokens} (cacheTokens)")
+                self._results[number] = DataError(
+                    f"it needs room for {needed} tokens in a cache of {self._capacity.cache_tokens} (cacheTokens)"
+                )
             else:
                 waiting.append(number)
         if self._decoder.layout.aligns or self._decoder.layout.encoder is not None:
             return sorted(waiting, key=self._reads)
-        return sorted(waiting, key=lambda number: -len(self._requests[number].prompt))  # a group grows until longer prompts can join
+        return sorted(
+            waiting, key=lambda number: -len(self._requests[number].prompt)
+        )  # a group grows until longer prompts can join
 
     def _need(self, number: int) -> int:
         request = self._requests[number]
@@ -148,7 +159,9 @@ class _Run:
             return self._joined(self._admitted([], self._fitting(None)))
         running = self._running(group)
         fitting = self._fitting(group if len(running) else None)
-        rare = bool(fitting) and not self._decoder.layout.aligns and len(running) < self._most  # who does not join now waits for long
+        rare = (
+            bool(fitting) and not self._decoder.layout.aligns and len(running) < self._most
+        )  # who does not join now waits for long
         if len(running) == len(group.numbers) and not rare:
             return group
         few = len(running) <= _SHRINK * len(group.numbers) or self._has_outgrown(group)
@@ -164,7 +177,8 @@ class _Run:
         return np.array([place for place, number in enumerate(group.numbers) if number not in self._results], np.int64)
 
     def _fitting(self, group: _Group | None) -> list[int]:
-        """Return who may join a group, or begin one, the last first: where rows cannot differ in length, those as long as its rows."""
+        """Return who may join a group, or begin one, the last first: where rows cannot differ in length, those as long
+        as its rows."""
         if self._decoder.layout.aligns or not self._waiting:
             return self._waiting
         length = len(self._requests[self._waiting[-1]].prompt) if group is None else group.batch.history.width - 1
@@ -178,7 +192,11 @@ class _Run:
     def _fits_in(self, group: _Group, running: np.ndarray, new: list[_Part]) -> bool:
         """Tell whether new texts can take the places of those that are done, without a copy of the others' cache."""
         free, history = len(group.numbers) - len(running), group.batch.history
-        lengths = [int(part.batch.history.lengths[part.rows(places)].max()) for part, places in [(group, running), *new] if len(places)]
+        lengths = [
+            int(part.batch.history.lengths[part.rows(places)].max())
+            for part, places in [(group, running), *new]
+            if len(places)
+        ]
         least = _TIGHT * history.width if self._decoder.layout.aligns else history.width
         fits = sum(len(places) for _, places in new) == free and least <= max(lengths) <= history.width
         return fits and not group.batch.source and not self._has_outgrown(group) and group.batch.on_cpu
@@ -212,19 +230,28 @@ class _Run:
     def _admitted(self, running: list[int], fitting: list[int]) -> list[_Part]:
         """Return as many texts that are begun as there is room for.
 
-        Where rows of any length can join, more are begun than have a place yet: prompts that are read together cost less.
+        Where rows of any length can join, more are begun than have a place yet: prompts that are read together cost
+        less.
         """
         free = self._most - len(running)
         if len(self._ready) < free:
             ahead = self._decoder.layout.aligns and bool(running)
-            for group in self._begin(running + [int(group.numbers[place]) for group, place in self._ready], fitting, self._most if ahead else free):
+            for group in self._begin(
+                running + [int(group.numbers[place]) for group, place in self._ready],
+                fitting,
+                self._most if ahead else free,
+            ):
                 self._ready += [(group, place) for place in self._running(group).tolist()]
         taken, self._ready = self._ready[:free], self._ready[free:]
         groups = {id(group): group for group, _ in taken}
-        return [(group, np.array([place for other, place in taken if other is group], np.int64)) for group in groups.values()]
+        return [
+            (group, np.array([place for other, place in taken if other is group], np.int64))
+            for group in groups.values()
+        ]
 
     def _begin(self, begun: list[int], fitting: list[int], most: int) -> list[_Group]:
-        """Begin at most so many of the fitting texts, the last first, as far as the cache has room beside those that are begun."""
+        """Begin at most so many of the fitting texts, the last first, as far as the cache has room beside those that
+        are begun."""
         widest = max(map(self._need, begun), default=0)
         chosen: list[int] = []
         for number in reversed(fitting):

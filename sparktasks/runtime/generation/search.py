@@ -23,7 +23,8 @@ Stops = Callable[[list[int]], bool]
 
 @dataclass(frozen=True)
 class Request:
-    """A text to be: the decoder's prompt, the encoder's source where there is one, what seeds its sampling, a forced first token."""
+    """A text to be: the decoder's prompt, the encoder's source where there is one, what seeds its sampling, a forced
+    first token."""
 
     prompt: tuple[int, ...]
     source: tuple[int, ...] = ()
@@ -39,7 +40,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Generated:
-    """New tokens, the end token included; ``score`` is their mean log-probability; ``reason`` is why there are no more."""
+    """New tokens, the end token included; ``score`` is their mean log-probability; ``reason`` is why there are no
+    more."""
 
     ids: list[int]
     reason: str
@@ -101,7 +103,8 @@ class NothingAllowed(ValueError):
 
     def __init__(self) -> None:
         super().__init__(
-            "no token is left that all settings allow: jsonSchema or regex, badWords, suppressTokens, noRepeatNgramSize and minNewTokens may "
+            "no token is left that all settings allow: jsonSchema or regex, badWords, suppressTokens, "
+            "noRepeatNgramSize and minNewTokens may "
             "contradict each other"
         )
 
@@ -141,7 +144,9 @@ class Sampling:
         filter_scores(scores, self.rules.settings, 1)
         return draw(scores, np.array([random.random() for random in self._random]))
 
-    def _finished(self, tokens: np.ndarray, history: History, broken: np.ndarray, stuck: np.ndarray) -> list[tuple[int, list[Generated] | Exception]]:
+    def _finished(
+        self, tokens: np.ndarray, history: History, broken: np.ndarray, stuck: np.ndarray
+    ) -> list[tuple[int, list[Generated] | Exception]]:
         ended, full, stopped = self.rules.ends(tokens), self._new >= self._limits, self.rules.stopped(history)
         forced = bool(self.rules.settings.forced_eos_token_id)
         done: list[tuple[int, list[Generated] | Exception]] = []
@@ -154,14 +159,19 @@ class Sampling:
 
     def take(self, places: np.ndarray) -> Self:
         found = type(self)([], self.rules)
-        found._new, found._score, found._limits, found._first = (values[places] for values in (self._new, self._score, self._limits, self._first))
+        found._new, found._score, found._limits, found._first = (
+            values[places] for values in (self._new, self._score, self._limits, self._first)
+        )
         found._given = [self._given[place] for place in places]
         found._random = [self._random[place] for place in places] if self._random else []
         return found
 
     def join(self, other: Self) -> None:
         self._new, self._score = np.concatenate([self._new, other._new]), np.concatenate([self._score, other._score])
-        self._limits, self._first = np.concatenate([self._limits, other._limits]), np.concatenate([self._first, other._first])
+        self._limits, self._first = (
+            np.concatenate([self._limits, other._limits]),
+            np.concatenate([self._first, other._first]),
+        )
         self._given += other._given
         self._random += other._random
 

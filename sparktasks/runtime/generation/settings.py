@@ -13,7 +13,8 @@ Bias = tuple[tuple[int, ...], float]
 
 @dataclass(frozen=True)
 class Settings:
-    """How texts are generated. Lengths count tokens; ``max_length`` and ``min_length`` those of the decoder's prompt too."""
+    """How texts are generated. Lengths count tokens; ``max_length`` and ``min_length`` those of the decoder's prompt
+    too."""
 
     max_new_tokens: int | None = None
     max_length: int | None = None
@@ -76,7 +77,8 @@ _GENERATION_KEYS = frozenset(field.name for field in fields(Settings)) - {"seed"
 
 
 def read_settings(*sources: Mapping[str, Any]) -> Settings:
-    """Read settings from JSON-like mappings; what a later one says goes first. Unknown keys are left alone, nulls say nothing."""
+    """Read settings from JSON-like mappings; what a later one says goes first. Unknown keys are left alone, nulls say
+    nothing."""
     found: dict[str, Any] = {}
     for source in sources:
         found.update({key: value for key, value in source.items() if key in _GENERATION_KEYS and value is not None})

@@ -16,5 +16,8 @@ class StopStrings:
 
     def __call__(self, ids: list[int]) -> bool:
         text, before = (self._tokenizer.decode(part, special=True) for part in (ids, ids[:-1]))
-        old = next((place for place, (one, other) in enumerate(zip(text, before, strict=False)) if one != other), min(len(text), len(before)))
+        old = next(
+            (place for place, (one, other) in enumerate(zip(text, before, strict=False)) if one != other),
+            min(len(text), len(before)),
+        )
         return any(string in text[max(0, old - len(string) + 1) :] for string in self._strings)

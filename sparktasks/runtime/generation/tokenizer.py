@@ -38,7 +38,8 @@ _pieces: ProcessCache[SentencePieceTokenizer] = ProcessCache(limit=8)
 
 
 def open_generation_tokenizer(bundle: Bundle, max_length: int | None, side: str | None) -> GenerationTokenizer:
-    """Return this process's tokenizer for a bundle, loading it at first use; texts longer than ``max_length`` lose tokens at ``side``."""
+    """Return this process's tokenizer for a bundle, loading it at first use; texts longer than ``max_length`` lose
+    tokens at ``side``."""
     if has_pieces(bundle):
         return _pieces.get((bundle.hash, max_length, side), lambda: SentencePieceTokenizer(bundle, max_length, side))
     return open_tokenizer(bundle, Lengths(max_length, side=side))

@@ -20,8 +20,12 @@ USER = {"role": "user", "content": "Hello"}
 
 
 def test_a_chat_becomes_a_prompt() -> None:
-    found = ChatTemplate("{{ bos_token }}" + CHATML, {"bos_token": "<s>"}).render([{"role": "system", "content": " Be kind. "}, USER])
-    assert found == "<s><|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    found = ChatTemplate("{{ bos_token }}" + CHATML, {"bos_token": "<s>"}).render(
+        [{"role": "system", "content": " Be kind. "}, USER]
+    )
+    assert (
+        found == "<s><|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_the_assistants_last_words_are_continued() -> None:
@@ -49,7 +53,9 @@ def test_a_template_that_does_not_end_is_interrupted(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(chat, "SECONDS", 0.2)
     started = time.perf_counter()
     with pytest.raises(DataError, match=r"runs for more than 0\.2 seconds"):
-        ChatTemplate("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", {}).render([USER])
+        ChatTemplate("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", {}).render(
+            [USER]
+        )
     assert time.perf_counter() - started < 5
 
 
@@ -79,7 +85,10 @@ def test_templates_are_found_where_folders_have_them(tmp_path: Any) -> None:
     ("source", "message"),
     [
         ("{{ 9**(9**9) }}", r"runs for more than 1 seconds"),  # one call of C, which no signal interrupts
-        ("{% set ns = namespace(s='x') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}", "more than 1024 MiB|runs for"),
+        (
+            "{% set ns = namespace(s='x') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+            "more than 1024 MiB|runs for",
+        ),
     ],
 )
 def test_a_template_cannot_take_the_process_with_it(source: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,9 @@ def written(stage: TextGenerator) -> list[list[Any]]:
     return [row["generation"] for row in LocalPipeline([DocumentAssembler(), stage]).fullAnnotate(TEXTS)]
 
 
-@pytest.mark.parametrize("params", [{}, {"numBeams": 3, "numReturnSequences": 2}, {"doSample": True, "topK": 0, "numReturnSequences": 3}])
+@pytest.mark.parametrize(
+    "params", [{}, {"numBeams": 3, "numReturnSequences": 2}, {"doSample": True, "topK": 0, "numReturnSequences": 3}]
+)
 def test_every_text_follows_the_schema(params: dict[str, Any], make: Make) -> None:
     found = [item for row in written(make(jsonSchema=SCHEMA, **params)) for item in row]
     for item in found:
@@ -92,7 +94,11 @@ def test_grammars_that_are_none_are_refused_before_a_job(params: dict[str, Any],
         ({"anyOf": [{"type": "boolean"}, {"type": "null"}]}, "boolean"),
         ({"type": ["string", "integer"]}, "string"),
         (
-            {"$defs": {"p": {"type": "object", "properties": {"x": {"type": "number"}}}}, "type": "array", "items": {"$ref": "#/$defs/p"}},
+            {
+                "$defs": {"p": {"type": "object", "properties": {"x": {"type": "number"}}}},
+                "type": "array",
+                "items": {"$ref": "#/$defs/p"},
+            },
             "array<struct<x:double>>",
         ),
     ],

@@ -50,7 +50,9 @@ def renamed(before: str, after: str) -> Edit:
 
 def added(name: str) -> Edit:
     """Add an input that nothing needs."""
-    return lambda model: model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3, 8, 8]))
+    return lambda model: model.graph.input.append(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3, 8, 8])
+    )
 
 
 def sized(name: str, axis: int, size: int) -> Edit:
@@ -77,19 +79,46 @@ def pooled(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "edit", "message"),
     [
-        (T5, "encoder_model.onnx", renamed("input_ids", "input_features"), "takes the inputs 'attention_mask', 'input_features'"),
-        (T5, "encoder_model.onnx", added("pixel_values"), "'pixel_values'; an encoder of text takes 'input_ids', 'attention_mask'"),
+        (
+            T5,
+            "encoder_model.onnx",
+            renamed("input_ids", "input_features"),
+            "takes the inputs 'attention_mask', 'input_features'",
+        ),
+        (
+            T5,
+            "encoder_model.onnx",
+            added("pixel_values"),
+            "'pixel_values'; an encoder of text takes 'input_ids', 'attention_mask'",
+        ),
         (T5, "encoder_model.onnx", pooled, r"computes \{'pooled': .*states of shape \(batch, tokens, hidden size\)"),
-        (T5, "encoder_model.onnx", sized("input_ids", 1, 16), r"encoder_model.onnx takes input_ids of the fixed shape \['.*', 16\]"),
+        (
+            T5,
+            "encoder_model.onnx",
+            sized("input_ids", 1, 16),
+            r"encoder_model.onnx takes input_ids of the fixed shape \['.*', 16\]",
+        ),
         (T5, "encoder_model.onnx", sized("attention_mask", 0, 1), "takes attention_mask of the fixed shape"),
-        (T5, "decoder_model_merged.onnx", sized("encoder_hidden_states", 1, 16), "takes encoder_hidden_states of the fixed shape"),
+        (
+            T5,
+            "decoder_model_merged.onnx",
+            sized("encoder_hidden_states", 1, 16),
+            "takes encoder_hidden_states of the fixed shape",
+        ),
         (GPT2, "model.onnx", sized("input_ids", 0, 1), r"takes input_ids of the fixed shape \[1, "),
         (GPT2, "model.onnx", sized("attention_mask", 1, 64), "takes attention_mask of the fixed shape"),
         (GPT2, "model.onnx", added("pixel_values"), "takes the inputs 'pixel_values'"),
-        (GPT2, "model.onnx", added("encoder_hidden_states"), "takes encoder_hidden_states, but there is no encoder_model.onnx"),
+        (
+            GPT2,
+            "model.onnx",
+            added("encoder_hidden_states"),
+            "takes encoder_hidden_states, but there is no encoder_model.onnx",
+        ),
     ],
 )
-def test_graphs_in_another_role_are_refused_when_the_stage_is_made(name: str, file: str, edit: Edit, message: str, copy: Copy) -> None:
+def test_graphs_in_another_role_are_refused_when_the_stage_is_made(
+    name: str, file: str, edit: Edit, message: str, copy: Copy
+) -> None:
     folder = copy(name)
     edited(folder, file, edit)
     with pytest.raises(BundleError, match=message):
@@ -102,18 +131,26 @@ def embeddings(inputs: dict[str, int], axes: int) -> onnx.ModelProto:
     table = helper.make_tensor("table", TensorProto.FLOAT, [600, 4], [0.0] * 2400)
     nodes = [helper.make_node("Gather", ["table", next(iter(inputs))], ["vectors"])]
     out = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", "tokens", 4][:axes])
-    return helper.make_model(helper.make_graph(nodes, "g", ports, [out], [table]), opset_imports=[helper.make_opsetid("", 17)])
+    return helper.make_model(
+        helper.make_graph(nodes, "g", ports, [out], [table]), opset_imports=[helper.make_opsetid("", 17)]
+    )
 
 
 @pytest.mark.parametrize(
     ("inputs", "axes", "message"),
     [
-        ({"input_ids": TensorProto.INT64, "token_type_ids": TensorProto.INT64}, 3, "but one input of token ids is expected"),
+        (
+            {"input_ids": TensorProto.INT64, "token_type_ids": TensorProto.INT64},
+            3,
+            "but one input of token ids is expected",
+        ),
         ({"pixel_values": TensorProto.FLOAT}, 3, "takes {'pixel_values': 'float32'}, but one input of token ids"),
         ({"input_ids": TensorProto.INT64}, 2, "states of shape"),
     ],
 )
-def test_a_graph_of_embeddings_takes_ids_and_gives_vectors(inputs: dict[str, int], axes: int, message: str, copy: Copy) -> None:
+def test_a_graph_of_embeddings_takes_ids_and_gives_vectors(
+    inputs: dict[str, int], axes: int, message: str, copy: Copy
+) -> None:
     folder = copy(GPT2)
     edited(folder, "model.onnx", renamed("input_ids", "inputs_embeds"))
     (folder / "model.onnx").rename(folder / "decoder_model_merged.onnx")
@@ -128,12 +165,19 @@ def test_a_step_of_one_token_is_no_fixed_length(copy: Copy) -> None:
     folder = copy(T5)
     shutil.copy(folder / "decoder_model_merged.onnx", folder / "decoder_model.onnx")
     (folder / "decoder_model_merged.onnx").rename(folder / "decoder_with_past_model.onnx")
-    no_past: Edit = lambda model: [model.graph.input.remove(port) for port in [*model.graph.input] if "past" in port.name]  # type: ignore[func-returns-value]  # noqa: E731
+
+    def no_past(model: onnx.ModelProto) -> None:
+        for port in [*model.graph.input]:
+            if "past" in port.name:
+                model.graph.input.remove(port)
+
     edited(folder, "decoder_model.onnx", no_past)
     edited(folder, "decoder_with_past_model.onnx", sized("input_ids", 1, 1))
     check_generator(open_bundle(folder))
     edited(folder, "decoder_with_past_model.onnx", sized("input_ids", 1, 2))
-    with pytest.raises(BundleError, match=r"decoder_with_past_model.onnx takes input_ids of the fixed shape \['.*', 2\]"):
+    with pytest.raises(
+        BundleError, match=r"decoder_with_past_model.onnx takes input_ids of the fixed shape \['.*', 2\]"
+    ):
         check_generator(open_bundle(folder))
 
 
@@ -166,7 +210,9 @@ def _without_cache(path: Path) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("name", [GPT2, T5])
-def test_a_token_without_a_row_is_an_error_of_its_prompt(name: str, known: bool, copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_without_a_row_is_an_error_of_its_prompt(
+    name: str, known: bool, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where no graph says how many rows there are, the run fails, and the other texts run again."""
     if not known:
         monkeypatch.setattr(Layout, "source_rows", None)
@@ -188,7 +234,9 @@ def test_a_token_without_a_row_is_an_error_of_its_prompt(name: str, known: bool,
     found = generator.run(prompts)
     assert isinstance(found[1], DataError)
     if known:
-        assert str(found[1]).startswith(f"the text has the token '<mask>' ({rows}), and the model's embedding has {rows} rows")
+        assert str(found[1]).startswith(
+            f"the text has the token '<mask>' ({rows}), and the model's embedding has {rows} rows"
+        )
     else:
         assert "the model could not be run on this text: " in str(found[1])
     for alone, result in zip(generator.run([prompts[0], prompts[2]]), [found[0], found[2]], strict=True):

@@ -64,7 +64,9 @@ def test_texts_are_the_same_alone_and_together(model: str, kind: str, decoders: 
 
 def test_limits_and_ends_are_kept_and_told(decoders: dict[str, Decoder]) -> None:
     wanted = requests("gpt2-text")
-    for request, result in zip(wanted, ids(scheduler(decoders["gpt2-text"], SETTINGS["greedy"]).run(wanted)), strict=True):
+    for request, result in zip(
+        wanted, ids(scheduler(decoders["gpt2-text"], SETTINGS["greedy"]).run(wanted)), strict=True
+    ):
         (made, reason), *_ = result
         assert len(made) <= request.limit
         assert reason == ("eos" if made[-1] == 0 else "length")
@@ -73,7 +75,9 @@ def test_limits_and_ends_are_kept_and_told(decoders: dict[str, Decoder]) -> None
 
 
 def test_no_tokens_asked_for_are_no_tokens(decoders: dict[str, Decoder]) -> None:
-    found = scheduler(decoders["gpt2-text"], SETTINGS["greedy"]).run([Request((5, 6), limit=0), Request((5, 6), limit=2)])
+    found = scheduler(decoders["gpt2-text"], SETTINGS["greedy"]).run(
+        [Request((5, 6), limit=0), Request((5, 6), limit=2)]
+    )
     assert ids(found)[0] == [([], "length")]
     assert len(ids(found)[1][0][0]) == 2
 
@@ -86,7 +90,8 @@ def test_a_text_that_needs_more_room_than_there_is_fails_alone(decoders: dict[st
 
 
 def test_rows_that_are_done_never_leave_the_models_positions(decoders: dict[str, Decoder]) -> None:
-    """A row at the last position stays in the batch for a while after it is done; the model must not be asked for one more."""
+    """A row at the last position stays in the batch for a while after it is done; the model must not be asked for one
+    more."""
     full = Request(tuple(range(5, 255)), limit=6)
     others = [Request((7 + number,), limit=40) for number in range(9)]
     found = scheduler(decoders["gpt2-text"], Settings(), Capacity(10, 1 << 16, 512), positions=256).run([full, *others])
@@ -119,12 +124,16 @@ def test_a_shared_beginning_is_read_once_and_changes_nothing(decoders: dict[str,
     assert counting.read <= own + len(head) + len(wanted)
     counting.read = 0
     assert ids(shared.run(wanted[:5])) == alone[:5]
-    assert counting.read <= sum(len(request.prompt) - len(head) for request in wanted[:5]) + 5, "the beginning was read before"
+    assert counting.read <= sum(len(request.prompt) - len(head) for request in wanted[:5]) + 5, (
+        "the beginning was read before"
+    )
 
 
 def test_long_prompts_are_read_in_pieces(bundle: Callable[[str], str]) -> None:
     opened = open_bundle(bundle("gpt2-text-generation"))
-    wanted = [Request(tuple(np.random.default_rng(2).integers(5, 250, size=size).tolist()), limit=5) for size in (200, 90, 3)]
+    wanted = [
+        Request(tuple(np.random.default_rng(2).integers(5, 250, size=size).tolist()), limit=5) for size in (200, 90, 3)
+    ]
     whole, pieces = (scheduler(Decoder(opened, piece=piece), SETTINGS["greedy"]) for piece in (512, 16))
     assert ids(pieces.run(wanted)) == ids(whole.run(wanted))
 
@@ -193,29 +202,39 @@ class Failing:
 
 @pytest.mark.parametrize("kind", ["greedy", "beams", "sampled"])
 @pytest.mark.parametrize(("model", "part"), [("t5-text2text", "encode"), ("gpt2-text", "start"), ("gpt2-text", "step")])
-def test_a_run_that_fails_is_an_error_of_the_text_at_fault_only(model: str, part: str, kind: str, decoders: dict[str, Decoder]) -> None:
+def test_a_run_that_fails_is_an_error_of_the_text_at_fault_only(
+    model: str, part: str, kind: str, decoders: dict[str, Decoder]
+) -> None:
     settings = replace(SETTINGS[kind], suppress_tokens=(300,), min_new_tokens=2)
     wanted = [replace(request, limit=request.limit + 2) for request in requests(model)]
     faulty = {3, 11}
     for number in faulty:
         source = (*wanted[number].source, 300) if wanted[number].source else ()
-        wanted[number] = replace(wanted[number], source=source, prompt=wanted[number].prompt if source else (*wanted[number].prompt, 300))
+        wanted[number] = replace(
+            wanted[number], source=source, prompt=wanted[number].prompt if source else (*wanted[number].prompt, 300)
+        )
     well = ids(scheduler(decoders[model], settings).run(wanted))
     for capacity in (ROOMY, Capacity(6, 1 << 16, 64)):
         found = scheduler(Failing(decoders[model], part), settings, capacity).run(wanted)
         assert {number for number, result in enumerate(found) if isinstance(result, Exception)} == faulty
         assert ids(found) == [text for number, text in enumerate(well) if number not in faulty]
-        assert str(found[3]) == ("the model could not be run on this text: [ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Non-zero status code")
+        assert str(found[3]) == (
+            "the model could not be run on this text: [ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Non-zero status code"
+        )
 
 
 def test_a_beginning_that_cannot_be_read_is_an_error_of_the_texts_that_have_it(decoders: dict[str, Decoder]) -> None:
     head = (300, *range(5, 45))
     wanted = [Request((*head, 7), limit=4), Request((*head, 8), limit=4), Request((9, 10), limit=4)]
-    found = scheduler(Failing(decoders["gpt2-text"], "start"), replace(SETTINGS["greedy"], suppress_tokens=(300,))).run(wanted)
+    found = scheduler(Failing(decoders["gpt2-text"], "start"), replace(SETTINGS["greedy"], suppress_tokens=(300,))).run(
+        wanted
+    )
     assert [isinstance(result, Exception) for result in found] == [True, True, False]
 
 
-def test_errors_of_the_configuration_are_no_errors_of_a_row(decoders: dict[str, Decoder], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_configuration_are_no_errors_of_a_row(
+    decoders: dict[str, Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*args: Any) -> Any:
         raise DeliveryError("the folder is gone")
 

@@ -19,7 +19,9 @@ ROOM = Capacity(8, 1 << 16, 512)
 
 
 def test_what_is_said_last_goes_first_and_nulls_say_nothing() -> None:
-    found = read_settings({"num_beams": 4, "max_new_tokens": 256}, {"num_beams": 2, "eos_token_id": 7, "top_k": None}, {"other": 1})
+    found = read_settings(
+        {"num_beams": 4, "max_new_tokens": 256}, {"num_beams": 2, "eos_token_id": 7, "top_k": None}, {"other": 1}
+    )
     assert (found.num_beams, found.max_new_tokens, found.eos_token_id, found.top_k) == (2, 256, (7,), 50)
 
 
@@ -39,14 +41,23 @@ def test_lengths_count_the_prompt_or_not(settings: dict[str, Any], prompt: int, 
 
 
 def test_what_the_engine_does_not_do_is_named() -> None:
-    assert unsupported({"guidance_scale": 1.5, "penalty_alpha": 0.0, "num_beam_groups": 1, "eta_cutoff": None}) == {"guidance_scale": 1.5}
+    assert unsupported({"guidance_scale": 1.5, "penalty_alpha": 0.0, "num_beam_groups": 1, "eta_cutoff": None}) == {
+        "guidance_scale": 1.5
+    }
 
 
 @pytest.mark.parametrize(
     ("stops", "text", "wanted"),
-    [(["king"], "the king", True), (["king"], "the king is", False), (["the k", "zz"], "so the king", False), (["ing", "zz"], "so the king", True)],
+    [
+        (["king"], "the king", True),
+        (["king"], "the king is", False),
+        (["the k", "zz"], "so the king", False),
+        (["ing", "zz"], "so the king", True),
+    ],
 )
-def test_a_stop_string_ends_a_text_with_the_token_that_completes_it(stops: list[str], text: str, wanted: bool, bundle: Callable[[str], str]) -> None:
+def test_a_stop_string_ends_a_text_with_the_token_that_completes_it(
+    stops: list[str], text: str, wanted: bool, bundle: Callable[[str], str]
+) -> None:
     tokenizer = open_tokenizer(open_bundle(bundle("gpt2-text-generation")), Lengths())
     ids = tokenizer.encode([text], offsets=False)[0].ids
     ends = [StopStrings(stops, tokenizer)(ids[:stop]) for stop in range(1, len(ids) + 1)]
@@ -57,7 +68,9 @@ def test_a_stop_string_ends_a_text_with_the_token_that_completes_it(stops: list[
 ALL = Reading()
 
 
-def generator(bundle: Callable[[str], str], settings: Settings, words: Words = NO_WORDS, reading: Reading = ALL) -> Generator:
+def generator(
+    bundle: Callable[[str], str], settings: Settings, words: Words = NO_WORDS, reading: Reading = ALL
+) -> Generator:
     return Generator(open_bundle(bundle("gpt2-text-generation")), settings, reading, ROOM, words)
 
 
@@ -80,7 +93,9 @@ def test_bad_words_are_not_written_and_biased_ones_are(bundle: Callable[[str], s
     assert written(liked, prompt).count("upon") > 5
 
 
-def test_equal_prompts_are_generated_once_and_draws_depend_on_seed_and_prompt_alone(bundle: Callable[[str], str]) -> None:
+def test_equal_prompts_are_generated_once_and_draws_depend_on_seed_and_prompt_alone(
+    bundle: Callable[[str], str],
+) -> None:
     settings = Settings(max_new_tokens=12, do_sample=True, num_return_sequences=3, top_k=0)
     texts = ["my lord", "the king", "my lord", "what"]
     first = generator(bundle, settings)
@@ -95,7 +110,11 @@ def test_equal_prompts_are_generated_once_and_draws_depend_on_seed_and_prompt_al
 
 def test_spaces_are_tidied_in_the_continuation_and_not_across_its_border(bundle: Callable[[str], str]) -> None:
     tidy, plain = (generator(bundle, Settings(max_new_tokens=3), reading=Reading(tidy=each)) for each in (True, False))
-    for before, behind, wanted in (("a , b ", "! so , he 's .", "! so, he's."), ("a , b", " . so", ". so"), ("x ", "y", "y")):
+    for before, behind, wanted in (
+        ("a , b ", "! so , he 's .", "! so, he's."),
+        ("a , b", " . so", ". so"),
+        ("x ", "y", "y"),
+    ):
         (prompt,) = plain.prompts([before])
         ids = plain.prompts([behind])[0].ids
         assert plain.continuation(prompt, ids) == behind
@@ -103,7 +122,9 @@ def test_spaces_are_tidied_in_the_continuation_and_not_across_its_border(bundle:
 
 
 @pytest.mark.parametrize(("side", "kept"), [("left", slice(-8, None)), ("right", slice(0, 8))])
-def test_long_prompts_lose_the_side_that_was_asked_for_and_say_so(side: str, kept: slice, bundle: Callable[[str], str]) -> None:
+def test_long_prompts_lose_the_side_that_was_asked_for_and_say_so(
+    side: str, kept: slice, bundle: Callable[[str], str]
+) -> None:
     text = "to be or not to be that is the question whether tis nobler in the mind"
     whole = generator(bundle, Settings(max_new_tokens=3)).prompts([text])[0]
     cut = generator(bundle, Settings(max_new_tokens=3), reading=Reading(8, side)).prompts([text])[0]

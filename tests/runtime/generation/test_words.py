@@ -77,7 +77,9 @@ def forbidden(word: str, text: list[bytes], prompt: int = 0) -> set[bytes]:
         ("Can", [], set()),
     ],
 )
-def test_tokens_that_complete_a_word_are_forbidden_and_no_others(word: str, text: list[bytes], wanted: set[bytes]) -> None:
+def test_tokens_that_complete_a_word_are_forbidden_and_no_others(
+    word: str, text: list[bytes], wanted: set[bytes]
+) -> None:
     assert forbidden(word, text) == wanted
 
 
@@ -90,7 +92,9 @@ def test_a_word_may_begin_in_the_prompt_but_not_before_its_special_tokens() -> N
 
 def test_what_words_add_to_scores_adds_up() -> None:
     words = Words(bias=(("can", 2.0), ("an", 0.5), ("New York", 3.0)))
-    progress = Progress(History.of([[NAMES[b"\n"]], [NAMES[b" New"]]]), np.ones(2, int), np.full(2, 99), np.full(2, -1), [()] * 2)
+    progress = Progress(
+        History.of([[NAMES[b"\n"]], [NAMES[b" New"]]]), np.ones(2, int), np.full(2, 99), np.full(2, -1), [()] * 2
+    )
     scores = np.zeros((2, len(PIECES)), np.float32)
     BiasWords(words, TokenBytes(PIECES), reads_prompt=False)(progress, scores)
     assert {PIECES[token]: scores[0, token] for token in np.flatnonzero(scores[0])} == {
@@ -159,7 +163,9 @@ def fallback_content(size: int = 600) -> dict[str, Any]:
     }
     return {
         "version": "1.0",
-        "added_tokens": [{"id": index, "content": name, **flags} for index, name in enumerate(["<unk>", "<s>", "</s>"])],
+        "added_tokens": [
+            {"id": index, "content": name, **flags} for index, name in enumerate(["<unk>", "<s>", "</s>"])
+        ],
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": model,
@@ -198,7 +204,11 @@ def test_the_bytes_of_tokens_are_those_of_the_text_they_make(kind: str, bundle: 
     core, tokens = tokenizer.core, read_token_bytes(tokenizer)
     draw = np.random.default_rng(4)
     special = [index for index, token in core.get_added_tokens_decoder().items() if token.special]
-    starts = [index for index in range(core.get_vocab_size()) if core.decode([index]).isalpha() and core.decode([index]).isascii()]
+    starts = [
+        index
+        for index in range(core.get_vocab_size())
+        if core.decode([index]).isalpha() and core.decode([index]).isascii()
+    ]
     for _ in range(200):
         ids = [int(draw.choice(starts)), *draw.integers(core.get_vocab_size(), size=6).tolist()]
         spelled = tokens.last(ids, 1000)
@@ -254,7 +264,9 @@ def folders(bundle: Callable[[str], str], tmp_path: Path) -> dict[str, Path]:
     """Return models with byte-level, SentencePiece and byte-fallback vocabularies."""
     fallback = Path(shutil.copytree(bundle("gpt2-text-generation"), tmp_path / "fallback"))
     (fallback / "tokenizer.json").write_text(json.dumps(fallback_content()))
-    (fallback / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}))
+    (fallback / "tokenizer_config.json").write_text(
+        json.dumps({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+    )
     return {
         "trained byte-level": ROOT / "sparktasks" / "starter" / "shakespeare-llama",
         "byte-level": Path(bundle("gpt2-text-generation")),
@@ -289,12 +301,17 @@ def test_words_that_are_bad_never_appear(kind: str, mode: str, folders: dict[str
     words = [*[word for word, _ in common.most_common(30)], "my lord", "the king"]
     for prompt, text in texts(folders[kind], mode, Words(bad=tuple(words))):
         whole = prompt + text
-        ends = {word: [found.end() for found in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", whole)] for word in words}
+        ends = {
+            word: [found.end() for found in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", whole)] for word in words
+        }
         assert not {word for word, places in ends.items() if places and places[-1] > len(prompt)}, whole
     assert len(common) > 10
 
 
 def test_words_that_are_favoured_appear(folders: dict[str, Path]) -> None:
     for kind, word in (("trained byte-level", "lord"), ("sentencepiece", "know")):
-        plain, liked = (" ".join(text for _, text in texts(folders[kind], "greedy", words)) for words in (NO_WORDS, Words(bias=((word, 50.0),))))
+        plain, liked = (
+            " ".join(text for _, text in texts(folders[kind], "greedy", words))
+            for words in (NO_WORDS, Words(bias=((word, 50.0),)))
+        )
         assert len(re.findall(rf"\b{word}\b", liked)) > 10 + len(re.findall(rf"\b{word}\b", plain))
