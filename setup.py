@@ -26,7 +26,14 @@ EXTRAS = {
     "chat": ["jinja2>=3.1"],
     "gpu": ["onnxruntime-gpu>=1.20"],
     "optimize": ["onnx>=1.16"],
-    "export": ["torch==2.13.0", "transformers==4.57.6", "optimum-onnx==0.1.0", "sentencepiece>=0.2", "protobuf>=5"],
+    "export": [
+        "torch==2.13.0",
+        "transformers==4.57.6",
+        "optimum-onnx==0.1.0",
+        "accelerate>=1.0",  # without it Optimum writes weights that layers share twice
+        "sentencepiece>=0.2",
+        "protobuf>=5",
+    ],
 }
 EXTRAS["parity"] = [*EXTRAS["export"], "seqeval>=1.2", "sentence-transformers>=5.4,<6"]  # 6 wants transformers 5
 EXTRAS["dev"] = [
@@ -69,7 +76,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["sparktasks", "sparktasks.*"]),
-    package_data={"sparktasks": ["py.typed", "starter/*/*", "examples/*/*"]},
+    package_data={"sparktasks": ["py.typed", "*.pyi", "starter/*/*", "examples/*/*"]},
     python_requires=">=3.10",
     install_requires=[
         "onnxruntime>=1.20",
@@ -80,6 +87,7 @@ setup(
         "pillow>=10",
         "soundfile>=0.12",
         "safetensors>=0.4",
+        "regex>=2023.6",
         "PyYAML>=6",
         "tqdm>=4.66",
     ],

@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     asked = _parser().parse_args(arguments)
     try:
-        _need_spark()
+        if getattr(asked, "needs_spark", True):
+            _need_spark()
         with _terminable():
             asked.act(asked)
     except KeyboardInterrupt:
@@ -95,9 +96,25 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("bundle", metavar="BUNDLE", help="a folder, the name of a starter, or a hub id")
     inspect.add_argument("--file", help="the ONNX file in it; without this, model.onnx")
     inspect.set_defaults(act=_inspect)
+    _add_export(commands)
     _add_optimize(commands)
     _add_cache(commands)
     return parser
+
+
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser(
+        "export",
+        help="make an ONNX folder of a model in PyTorch",
+        description="Write a model in PyTorch as an ONNX folder that the annotators take, and check that both give the "
+        "same answers. Needs the extra 'export'.",
+    )
+    export.add_argument("model", metavar="MODEL", help="a hub id, or a folder with weights in PyTorch")
+    export.add_argument("folder", metavar="FOLDER", help="the folder to write")
+    export.add_argument("--task", help="what for; without this, what config.json's architectures say")
+    export.add_argument("--force", action="store_true", help="replace an earlier export in FOLDER")
+    export.add_argument("--traceback", action="store_true", help="print the whole story of a failure")
+    export.set_defaults(act=_export, needs_spark=False)
 
 
 def _add_optimize(commands: Any) -> None:
@@ -145,7 +162,7 @@ def _need_spark() -> None:
 def _run(asked: argparse.Namespace) -> None:
     from sparktasks.jobs.run import run_job
     from sparktasks.jobs.session import session_of
-    from sparktasks.jobs.spec import load_job
+    from sparktasks.jobs.loading import load_job
 
     job = load_job(asked.job)
     with session_of(job) as spark:
@@ -169,6 +186,12 @@ def _inspect(asked: argparse.Namespace) -> None:
     from sparktasks.jobs.describe import bundle_lines
 
     print("\n".join(bundle_lines(asked.bundle, asked.file)))
+
+
+def _export(asked: argparse.Namespace) -> None:
+    from sparktasks.export.model import export_model
+
+    print("\n".join(export_model(asked.model, asked.folder, asked.task, replace=asked.force).lines()))
 
 
 def _optimize(asked: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.ml import Pipeline
 
 from sparktasks import DocumentAssembler
-from sparktasks.spark.annotations import DOCUMENT, Annotations, build
+from sparktasks.kernels.columns import DOCUMENT, Annotations, build
 from sparktasks.spark.annotator import ColumnAnnotator
 from sparktasks.spark.params import P, param
 

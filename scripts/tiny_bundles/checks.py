@@ -1,167 +1,123 @@
-"""Proof that a bundle can fail: weak networks and faulty exports are refused."""
+"""The measures by which a bundle could fail a parity test: networks whose answers would hide a mistake are refused."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import torch
-import transformers as hf
 
-from .pooling import pool
-from .specs import DECODERS, EMBEDDING, TEXT, TOKEN, Spec
+Ids = tuple[int, ...]
+Mistakes = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # right and wrong answers, by the name of the mistake
 
-Batch = dict[str, torch.Tensor]
+# Of scores and vectors; gaps are medians over the inputs.
+MOST_SHARE = 0.75
+LEAST_MARGIN = 0.05
+LEAST_GAP = 100 * 1e-4  # a hundred times what the parity tests tolerate
 
-DISTINCT = {TEXT: 3, TOKEN: 6, EMBEDDING: 30}
-SHARE = 0.75
-MARGIN = 0.05
-WRONG_INPUT = 100 * 1e-4
-EXPORT_TOLERANCE = 2e-5
-PADS = 6
-WRONG_PAD = 20  # what a decoder does not take for padding: it must change the answers
+# Of generated texts; shares are of the prompts.
+LEAST_TOKENS = 8
+LEAST_LENGTHS = 6
+LEAST_ENDED, MOST_ENDED = 0.1, 0.9
+MOST_REPEATED = 0.02
+LEAST_CHANGED = 0.5
+CLOSE = 1e-3  # two logits whose order float noise might change
+MOST_CLOSE = 0.01
 
 
 class WeakBundle(ValueError):
-    """A network whose scores could not show a mistake."""
+    """A bundle that could not show a mistake, or whose graphs do not answer as its network does."""
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """How much the scores of a network move; gaps are medians over the test texts."""
+class Measure:
+    """One figure of a bundle, and the limits between which it must lie."""
 
-    task: str
-    distinct: int  # top labels; different rounded rows where a row has no top label
-    share: float  # of the commonest answer
-    margin: float  # first minus second score; distance to the nearest other row where a row has no top label
-    changed: float  # largest score difference after one changed token
-    unmasked: float  # the same after padding without the mask
-    untyped: float  # the same with every token type 0; infinite where the network has no types
+    name: str
+    value: float
+    least: float = -math.inf
+    most: float = math.inf
 
-    def faults(self) -> list[str]:
-        """Return what keeps this network from being a parity bundle."""
-        least = {"distinct": DISTINCT[self.task], "margin": MARGIN}
-        least |= dict.fromkeys(("changed", "unmasked", "untyped"), WRONG_INPUT)
-        faults = [
-            f"{key} {getattr(self, key):.4g} < {bound}" for key, bound in least.items() if getattr(self, key) < bound
-        ]
-        return faults + ([f"share {self.share:.2g} > {SHARE}"] if self.share > SHARE else [])
+    @property
+    def passes(self) -> bool:
+        """Tell whether the value is within its limits; nan never is."""
+        return self.least <= self.value <= self.most
 
-
-class Probe:
-    """A network with its tokenizer, asked for scores as the pipelines compute them."""
-
-    def __init__(self, spec: Spec, network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast) -> None:
-        self.spec, self.network, self.tokenizer = spec, network, tokenizer
-
-    def encode(self, text: str, pair: str | None = None) -> Batch:
-        """Tokenize one text, leaving room for padding."""
-        return dict(self.tokenizer(text, pair, truncation=True, max_length=64 - PADS, return_tensors="pt"))
-
-    def scores(self, batch: Batch) -> np.ndarray:
-        """Return scores: (1, labels), (tokens, labels) with padding left out, or (1, size)."""
-        with torch.no_grad():
-            output = self.network(**batch)
-        mask = batch["attention_mask"]
-        if self.spec.task == EMBEDDING:
-            return pool(output.last_hidden_state, mask, self.spec.pooling).numpy()
-        logits = output.logits[0, mask[0].bool()] if self.spec.task == TOKEN else output.logits
-        if self.spec.problem_type == "regression":
-            return logits.numpy()
-        single = self.spec.problem_type is None and len(self.spec.labels) > 1
-        return (torch.softmax(logits, -1) if single else torch.sigmoid(logits)).numpy()
-
-    def padded(self, batch: Batch) -> Batch:
-        """Return the batch with pad tokens on the tokenizer's side, masked."""
-        sides = (PADS, 0) if self.tokenizer.padding_side == "left" else (0, PADS)
-        pad = WRONG_PAD if self.spec.arch in DECODERS else self.tokenizer.pad_token_id
-        fill = {"input_ids": pad, "token_type_ids": self.tokenizer.pad_token_type_id}
-        return {key: torch.nn.functional.pad(value, sides, value=fill.get(key, 0)) for key, value in batch.items()}
-
-    def without_mask(self, batch: Batch) -> np.ndarray:
-        """Return the scores of a padded batch whose network sees the pads, read at the true tokens."""
-        padded = self.padded(batch)
-        seen = padded | {"attention_mask": torch.ones_like(padded["attention_mask"])}
-        scores = self.scores(seen)
-        return scores[padded["attention_mask"][0].bool().numpy()] if self.spec.task == TOKEN else scores
-
-    def with_changed_token(self, batch: Batch) -> np.ndarray:
-        """Return the scores after one inner token became another ordinary one."""
-        ids = batch["input_ids"].clone()
-        place = ids.shape[1] // 2
-        special = set(self.tokenizer.all_special_ids)
-        shifted = (int(ids[0, place]) + 1 + step for step in range(len(self.tokenizer)))
-        ids[0, place] = next(i % len(self.tokenizer) for i in shifted if i % len(self.tokenizer) not in special)
-        return self.scores(batch | {"input_ids": ids})
+    def __str__(self) -> str:
+        figure = f"{self.name} {self.value:.3g}"
+        if self.value < self.least:
+            return f"{figure}, less than {self.least:.3g}"
+        return figure if self.passes else f"{figure}, not at most {self.most:.3g}"
 
 
-def examine(probe: Probe, texts: Iterable[str], pairs: Iterable[tuple[str, str]]) -> Evidence:
-    """Measure how a network answers true and deliberately wrong inputs."""
-    batches = [batch for text in dict.fromkeys(texts) if (batch := probe.encode(text))["input_ids"].shape[1] > 4]
-    true = [probe.scores(batch) for batch in batches]
-    answers, margins = ranked(true) if probe.spec.labels[1:] else spread(true)
-    _, counts = np.unique(answers, return_counts=True, axis=0)
-    return Evidence(
-        task=probe.spec.task,
-        distinct=len(counts),
-        share=float(counts.max() / counts.sum()),
-        margin=float(np.median(margins)),
-        changed=median_gap(true, [probe.with_changed_token(batch) for batch in batches]),
-        unmasked=median_gap(true, [probe.without_mask(batch) for batch in batches]),
-        untyped=type_gap(probe, pairs),
-    )
+@dataclass(frozen=True)
+class Texts:
+    """The new tokens of prompts by the prompts' numbers, and by how much the best token led at each step."""
+
+    ids: dict[int, Ids]
+    leads: np.ndarray
 
 
-def ranked(scores: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def score_measures(answers: Sequence[np.ndarray], mistakes: Mistakes, distinct: int, ranked: bool) -> list[Measure]:
+    """Measure answers that are scores or vectors, each (rows, labels) or (rows, size).
+
+    `distinct` is the least number of different top labels, or of different rounded rows where labels are not `ranked`.
+    """
+    rows = np.concatenate(answers)
+    kinds, margins = top_labels(rows) if ranked else rounded_rows(rows)
+    _, counts = np.unique(kinds, return_counts=True, axis=0)
+    return [
+        Measure("distinct answers", len(counts), least=distinct),
+        Measure("share of the most frequent", float(counts.max() / counts.sum()), most=MOST_SHARE),
+        Measure("margin", float(np.median(margins)), least=LEAST_MARGIN),
+        *(Measure(name, median_gap(pairs), least=LEAST_GAP) for name, pairs in mistakes.items()),
+    ]
+
+
+def top_labels(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the top label of every row and its lead over the second."""
-    rows = np.concatenate(scores)
     ordered = np.sort(rows, axis=-1)
     return rows.argmax(-1), ordered[:, -1] - ordered[:, -2]
 
 
-def spread(scores: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rounded rows, for single scores and vectors, and each one's distance to the nearest other."""
-    rows = np.concatenate(scores)
+def rounded_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rounded rows and each one's distance to the nearest other; all distances where rows are numbers."""
     distances = np.linalg.norm(rows[:, None] - rows[None], axis=-1)
+    itself = np.eye(len(rows), dtype=bool)
     if rows.shape[1] == 1:
-        return rows.round(1), distances[~np.eye(len(rows), dtype=bool)]
-    return rows.round(1), np.where(np.eye(len(rows), dtype=bool), np.inf, distances).min(axis=1)
+        return rows.round(1), distances[~itself]
+    return rows.round(1), np.where(itself, np.inf, distances).min(axis=1)
 
 
-def median_gap(true: list[np.ndarray], wrong: list[np.ndarray]) -> float:
-    """Return the median over texts of the largest difference."""
-    return float(np.median([np.abs(a - b).max() for a, b in zip(true, wrong, strict=True)]))
+def median_gap(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Return the median over the inputs of the largest difference between right and wrong answers."""
+    return float(np.median([np.abs(right - wrong).max() for right, wrong in pairs]))
 
 
-def type_gap(probe: Probe, pairs: Iterable[tuple[str, str]]) -> float:
-    """Return what the token types of text pairs are worth to a sequence classifier."""
-    batches = [probe.encode(*pair) for pair in pairs]
-    types_matter = probe.spec.task == TEXT and getattr(probe.network.config, "type_vocab_size", 2) > 1
-    if not types_matter or "token_type_ids" not in batches[0]:
-        return float("inf")
-    blank = [batch | {"token_type_ids": torch.zeros_like(batch["token_type_ids"])} for batch in batches]
-    return median_gap([probe.scores(batch) for batch in batches], [probe.scores(batch) for batch in blank])
+def relative_difference(output: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference of a graph's output, as a share of the largest value that is expected, or of 1."""
+    return float(np.abs(output - expected).max() / max(1.0, np.abs(expected).max()))
 
 
-def check_export(probe: Probe, model: Path, texts: Iterable[str]) -> float:
-    """Return the largest difference of graph and network, alone and padded; raise where it is no noise."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    names = [item.name for item in session.get_inputs()]
-    worst = 0.0
-    for batch in (probe.encode(text) for text in texts):
-        if batch["input_ids"].shape[1] == 0:
-            continue
-        changes = probe.spec.leaks or probe.spec.arch in DECODERS
-        for given in (batch,) if changes else (batch, probe.padded(batch)):
-            graph = session.run(None, {name: given[name].numpy() for name in names})[0]
-            with torch.no_grad():
-                network = probe.network(**batch)[0].numpy()
-            if graph.ndim == 3:
-                graph = graph[given["attention_mask"].numpy().astype(bool)][None]
-            worst = max(worst, float(np.abs(graph - network).max() / max(1.0, np.abs(network).max())))
-    if worst > EXPORT_TOLERANCE:
-        raise WeakBundle(f"{probe.spec.name}: graph and network differ by {worst:.3g}")
-    return worst
+def text_measures(texts: Texts, mistakes: dict[str, list[tuple[Texts, Texts]]], most_tokens: int) -> list[Measure]:
+    """Measure generated texts of up to `most_tokens` new tokens."""
+    answers = list(texts.ids.values())
+    times = Counter(answers)
+    repeated = sum(times[ids] > 1 for ids in answers)
+    ended = sum(len(ids) < most_tokens for ids in answers)
+    return [
+        Measure("distinct tokens", len(set().union(*answers)), least=LEAST_TOKENS),
+        Measure("distinct lengths", len({len(ids) for ids in answers}), least=LEAST_LENGTHS),
+        Measure("share of texts that end", ended / len(answers), least=LEAST_ENDED, most=MOST_ENDED),
+        Measure("share of texts not alone", repeated / len(answers), most=MOST_REPEATED),
+        Measure("share of close steps", float((texts.leads < CLOSE).mean()), most=MOST_CLOSE),
+        *(Measure(name, changed_share(pairs), least=LEAST_CHANGED) for name, pairs in mistakes.items()),
+    ]
+
+
+def changed_share(pairs: list[tuple[Texts, Texts]]) -> float:
+    """Return the share of the wrong texts that differ from the right ones of the same prompts."""
+    changes = [right.ids[number] != ids for right, wrong in pairs for number, ids in wrong.ids.items()]
+    return sum(changes) / len(changes)

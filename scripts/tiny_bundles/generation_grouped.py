@@ -10,8 +10,12 @@ from typing import Any
 import torch
 import transformers as hf
 
+from .exports import trace
+
 DOMAIN = "com.microsoft"
-SIZES = ("batch_size", "num_heads", "past_sequence_length", "kv_cache_dim")
+OPSET = 18
+BATCH = "batch_size"
+CACHE_AXES = {0: BATCH, 2: "past_sequence_length", 3: "kv_cache_dim"}
 
 
 class GroupedAttention(torch.autograd.Function):
@@ -19,28 +23,23 @@ class GroupedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, *rest: Any
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: torch.Tensor, *rest: Any
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the attention's output and the longer cache."""
-        _, past, *_ = rest
-        grown = torch.cat([past, past.new_zeros(*past.shape[:2], query.shape[1], past.shape[3])], dim=2)
-        return torch.zeros_like(query), grown, grown.clone()
+        batch, heads, _, size = past.shape
+        longer = torch.cat([past, past.new_zeros(batch, heads, query.shape[1], size)], dim=2)
+        return torch.zeros_like(query), longer, longer.clone()
 
     @staticmethod
     def symbolic(g: Any, *inputs: Any) -> Any:
         """Write the node."""
         *tensors, heads, groups = inputs
-        made = g.op(
-            f"{DOMAIN}::GroupQueryAttention",
-            *tensors,
-            num_heads_i=heads,
-            kv_num_heads_i=groups,
-            do_rotary_i=1,
-            outputs=3,
-        )
-        for output, like in zip(made, (tensors[0], *tensors[3:5]), strict=True):
+        sizes = {"num_heads_i": heads, "kv_num_heads_i": groups, "do_rotary_i": 1}
+        outputs = g.op(f"{DOMAIN}::GroupQueryAttention", *tensors, **sizes, outputs=3)
+        query, past_key, past_value = tensors[0], tensors[3], tensors[4]
+        for output, like in zip(outputs, (query, past_key, past_value), strict=True):
             output.setType(like.type().with_sizes([None] * like.type().dim()))
-        return made
+        return outputs
 
 
 class Grouped(torch.nn.Module):
@@ -61,38 +60,29 @@ class Grouped(torch.nn.Module):
         total = torch._shape_as_tensor(mask)[1].to(torch.int32)
         hidden = model.embed_tokens(ids)
         for layer, key, value in zip(model.layers, past[::2], past[1::2], strict=True):
-            states, part = layer.input_layernorm(hidden), layer.self_attn
-            read = (part.q_proj(states), part.k_proj(states), part.v_proj(states))
-            made, *grown = GroupedAttention.apply(
-                *read, key, value, seen, total, self.cos, self.sin, self.heads, self.groups
-            )
-            cache.extend(grown)
-            hidden = hidden + part.o_proj(made)
+            states, attention = layer.input_layernorm(hidden), layer.self_attn
+            projected = (attention.q_proj(states), attention.k_proj(states), attention.v_proj(states))
+            rest = (seen, total, self.cos, self.sin, self.heads, self.groups)
+            output, *present = GroupedAttention.apply(*projected, key, value, *rest)
+            cache.extend(present)
+            hidden = hidden + attention.o_proj(output)
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         return self.network.lm_head(model.norm(hidden)), *cache
 
 
-def export_grouped(network: hf.LlamaForCausalLM, path: Path, opset: int) -> None:
+def export_grouped(network: hf.LlamaForCausalLM, work: Path) -> None:
     """Export a Llama with the builder's names and shapes."""
-    config, ids, mask = network.config, torch.ones((2, 3), dtype=torch.long), torch.ones((2, 7), dtype=torch.long)
-    past = [torch.zeros(2, config.num_key_value_heads, 4, config.head_dim) for _ in range(2 * config.num_hidden_layers)]
-    layers = [f"{layer}.{part}" for layer in range(config.num_hidden_layers) for part in ("key", "value")]
-    taken, given = ([f"{name}.{layer}" for layer in layers] for name in ("past_key_values", "present"))
-    varying = {0: SIZES[0], 2: SIZES[2], 3: SIZES[3]}
-    axes = {name: {0: SIZES[0], 1: "tokens"} for name in ("input_ids", "attention_mask", "logits")} | dict.fromkeys(
-        (*taken, *given), varying
-    )
-    torch.onnx.export(
-        Grouped(network).eval(),
-        (ids, mask, *past),
-        path,
-        input_names=["input_ids", "attention_mask", *taken],
-        output_names=["logits", *given],
-        dynamic_axes=axes,
-        opset_version=opset,
-        custom_opsets={DOMAIN: 1},
-        dynamo=False,
-    )
+    config = network.config
+    feeds = {"input_ids": torch.ones((2, 3), dtype=torch.long), "attention_mask": torch.ones((2, 7), dtype=torch.long)}
+    outputs = ["logits"]
+    axes = {name: {0: BATCH, 1: "tokens"} for name in [*feeds, *outputs]}
+    for layer in range(config.num_hidden_layers):
+        for part in ("key", "value"):
+            past, present = f"past_key_values.{layer}.{part}", f"present.{layer}.{part}"
+            feeds[past] = torch.zeros(2, config.num_key_value_heads, 4, config.head_dim)
+            outputs.append(present)
+            axes |= {past: CACHE_AXES, present: CACHE_AXES}
+    trace(Grouped(network), feeds, outputs, axes, work / "model.onnx", opset_version=OPSET, custom_opsets={DOMAIN: 1})
 
 
 def write_genai_config(network: hf.LlamaForCausalLM, folder: Path) -> None:
@@ -117,8 +107,7 @@ def write_genai_config(network: hf.LlamaForCausalLM, folder: Path) -> None:
         "past_present_share_buffer": True,
         "top_k": 50,
     }
-    (folder / "genai_config.json").write_text(
-        json.dumps({"model": model, "search": search}, indent=1), encoding="utf-8"
-    )
+    content = json.dumps({"model": model, "search": search}, indent=1)
+    (folder / "genai_config.json").write_text(content, encoding="utf-8")
     for name in ("config.json", "generation_config.json"):
         (folder / name).unlink()

@@ -1,31 +1,21 @@
-"""Tiny random text generators of the stock Hugging Face architectures."""
+"""The sizes of tiny text generators of the stock Hugging Face architectures, and what makes them say something."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
 
-from .generation_oracle import end_ids
-from .generation_specs import CAUSAL, SEQ2SEQ, GenerationSpec
-from .networks import BASE
+from .generation_oracle import Prompts, end_ids, generate
+from .text_encoder_networks import BART as BART_SIZES
+from .text_encoder_networks import BASE
+from .text_encoder_networks import GPT2 as GPT2_SIZES
 
 POSITIONS = 256
 DECODER = {**BASE, "max_position_embeddings": POSITIONS, "tie_word_embeddings": False}
 GROUPED = {**DECODER, "num_key_value_heads": 2}
-BART = {
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64,
-    "init_std": 0.3,
-    "max_position_embeddings": POSITIONS,
-}
+BART = {**BART_SIZES, "max_position_embeddings": POSITIONS}
 SCALED = {**BART, "scale_embedding": True}
 T5 = {
     "d_model": 32,
@@ -38,7 +28,7 @@ T5 = {
     "relative_attention_max_distance": 32,
 }
 
-GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS, "initializer_range": 0.3}
+GPT2 = {**GPT2_SIZES, "n_positions": POSITIONS}
 OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3}
 MPT = {
     "d_model": 32,
@@ -75,13 +65,11 @@ GENERATORS: dict[str, tuple[type, dict[str, Any]]] = {
     "m2m_100": (hf.M2M100Config, SCALED),
 }
 
-CONFIG_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-AUTO_CLASSES: dict[str, Any] = {CAUSAL: hf.AutoModelForCausalLM, SEQ2SEQ: hf.AutoModelForSeq2SeqLM}
 DISTANT = {"relative_attention_bias": 8.0, "EncDecAttention.q": 8.0, "EncDecAttention.o": 20.0, "lm_head": 0.3}
 ATTENTIVE = {"shared": 0.5, "q_proj": 8.0, "encoder_attn.out_proj": 12.0, "fc2": 3.0}
-FACTORS: dict[
-    str, dict[str, float]
-] = {  # on weights that a tiny network would not hear, or hear too much of; the first that fits
+
+# Factors on weights that a tiny network would not hear, or hear too much of; of several that fit a name the first.
+FACTORS: dict[str, dict[str, float]] = {
     "bloom": {"query_key_value": 2.0, "self_attention.dense": 2.0, "word_embeddings.": 0.5},
     "t5": DISTANT,
     "mt5": DISTANT,
@@ -91,30 +79,17 @@ FACTORS: dict[
     "marian": {"encoder.layers.": 0.5, "q_proj": 12.0, "v_proj": 0.25},
     "m2m_100": ATTENTIVE,
 }
+LOUDEST = 100.0
+
+CONFIG_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
-def make_generator(spec: GenerationSpec, tokenizer: hf.PreTrainedTokenizerFast, seed: int) -> hf.PreTrainedModel:
-    """Return the randomly initialised network of a bundle, in eval mode, with its generation config."""
-    torch.manual_seed(seed)
-    settings = generation_settings(spec, tokenizer)
-    config_class, sizes = GENERATORS[spec.arch]
-    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | {
-        key: settings[key] for key in settings if key in CONFIG_KEYS
-    }
-    config = config_class(**{**sizes, **spec.sizes, **ids, "vocab_size": len(tokenizer)})
-    network = AUTO_CLASSES[spec.task].from_config(config).eval()
-    network.generation_config = hf.GenerationConfig(**settings)
-    return tuned(network, spec, tokenizer.pad_token_id)
-
-
-def load_generator(spec: GenerationSpec, twin: Path) -> hf.PreTrainedModel:
-    """Return the network of a torch checkpoint, in eval mode; an export leaves its network changed."""
-    return AUTO_CLASSES[spec.task].from_pretrained(twin).eval()
-
-
-def generation_settings(spec: GenerationSpec, tokenizer: hf.PreTrainedTokenizerFast) -> dict[str, Any]:
-    """Return the content of generation_config.json, tokens replaced by their ids."""
-    return {key: ids_of(value, tokenizer) for key, value in spec.generation.items()}
+def make_config(arch: str, sizes: dict[str, Any], settings: dict[str, Any], vocabulary: int) -> hf.PretrainedConfig:
+    """Return a network's config; `sizes` go before those of its architecture, `settings` are of its generation."""
+    config_class, usual = GENERATORS[arch]
+    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    ids |= {key: value for key, value in settings.items() if key in CONFIG_KEYS}
+    return config_class(**{**usual, **sizes, **ids, "vocab_size": vocabulary})
 
 
 def ids_of(value: Any, tokenizer: hf.PreTrainedTokenizerFast) -> Any:
@@ -124,11 +99,28 @@ def ids_of(value: Any, tokenizer: hf.PreTrainedTokenizerFast) -> Any:
     return tokenizer.convert_tokens_to_ids(value) if isinstance(value, str) else value
 
 
-def tuned(network: hf.PreTrainedModel, spec: GenerationSpec, pad: int | None) -> hf.PreTrainedModel:
+def tune(network: hf.PreTrainedModel, arch: str, pad: int | None) -> None:
     """Make quiet weights louder, and pads impossible where they end no text."""
+    factors = FACTORS.get(arch, {})
     with torch.no_grad():
         for name, weight in network.named_parameters():
-            weight.mul_(next((factor for part, factor in FACTORS.get(spec.arch, {}).items() if part in name), 1.0))
+            weight.mul_(next((factor for part, factor in factors.items() if part in name), 1.0))
         if pad is not None and pad not in end_ids(network.generation_config.eos_token_id):
             network.get_output_embeddings().weight[pad] = 0.0
-    return network
+
+
+def end_sometimes(network: hf.PreTrainedModel, prompts: Prompts, share: float) -> None:
+    """Scale the output weights of the tokens that end a text, so that one is the best at this share of the steps.
+
+    The factor is rounded, lest float noise make another network.
+    """
+    _, logits = generate(network, prompts, forced_eos_token_id=None)
+    ends = end_ids(network.generation_config.eos_token_id)
+    others = logits.clone()
+    others[..., ends] = -torch.inf
+    rivals = others.amax(dim=-1)
+    with torch.no_grad():
+        for end in ends:
+            factors = torch.where(logits[..., end] > 0, rivals / logits[..., end], torch.inf)
+            factor = float(factors.flatten().quantile(share / len(ends), interpolation="lower"))
+            network.get_output_embeddings().weight[end] *= round(factor, 1) if factor < LOUDEST else 1.0

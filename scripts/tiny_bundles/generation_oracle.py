@@ -1,11 +1,11 @@
-"""What transformers generates, one prompt at a time, in torch."""
+"""What transformers generates in torch: one prompt at a time, and in padded batches, rightly or wrongly."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,17 @@ from typing import Any
 import torch
 import transformers as hf
 
+from .checks import Ids, Texts
+
+STEPS = 24  # of the texts that networks are tried with
+SHIFT = 3
+
 
 @dataclass(frozen=True)
 class Record:
     """One generated sequence: its new tokens, their text, and the score that a beam search gave it."""
 
-    ids: tuple[int, ...]
+    ids: Ids
     text: str
     score: float | None = None
 
@@ -42,16 +47,16 @@ def generated(twin: Path, prompts: Iterable[str], **options: Any) -> list[list[R
         return [records(network, tokenizer, prompt, options) for prompt in prompts]
 
 
-def traced(twin: Path, prompts: Iterable[str], **options: Any) -> list[tuple[tuple[int, ...], torch.Tensor]]:
-    """Return for each prompt its new tokens and the logits that the network computed before each, untouched by any
-    option."""
+def traced(twin: Path, prompts: Iterable[str], **options: Any) -> list[tuple[Ids, torch.Tensor]]:
+    """Return for each prompt its new tokens and the logits that the network computed before each, without options'
+    changes."""
     network, tokenizer = twin_of(Path(twin))
-    found = []
+    traces = []
     with calm():
         for prompt in prompts:
             answer, (ids,) = answered(network, tokenizer, prompt, {**options, "output_logits": True})
-            found.append((ids, torch.stack(answer.logits[: len(ids)])[:, 0]))
-    return found
+            traces.append((ids, torch.stack(answer.logits[: len(ids)])[:, 0]))
+    return traces
 
 
 @contextlib.contextmanager
@@ -71,22 +76,29 @@ def records(
     network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast, prompt: str, options: dict[str, Any]
 ) -> list[Record]:
     """Return what a network answers to one prompt."""
-    answer, found = answered(network, tokenizer, prompt, options)
-    scores = answer.sequences_scores.tolist() if "sequences_scores" in answer else [None] * len(found)
-    texts = (tokenizer.decode(ids, skip_special_tokens=True) for ids in found)
-    return [Record(ids, text, score) for ids, text, score in zip(found, texts, scores, strict=True)]
+    answer, sequences = answered(network, tokenizer, prompt, options)
+    scores = answer.sequences_scores.tolist() if "sequences_scores" in answer else [None] * len(sequences)
+    texts = (tokenizer.decode(ids, skip_special_tokens=True) for ids in sequences)
+    return [Record(ids, text, score) for ids, text, score in zip(sequences, texts, scores, strict=True)]
 
 
 def answered(
     network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast, prompt: str, options: dict[str, Any]
-) -> tuple[Any, list[tuple[int, ...]]]:
+) -> tuple[Any, list[Ids]]:
     """Return what `generate` answers to one prompt, and the new tokens of each sequence."""
     batch = tokenizer(prompt, return_tensors="pt")
-    given = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    answer = network.generate(**given, **options, return_dict_in_generate=True, output_scores=True)
-    start = 1 if network.config.is_encoder_decoder else given["input_ids"].shape[1]
+    feeds = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    answer = network.generate(**feeds, **options, return_dict_in_generate=True, output_scores=True)
     ends = end_ids(options.get("eos_token_id", network.generation_config.eos_token_id))
-    return answer, [tuple(until_end(row[start:].tolist(), ends)) for row in answer.sequences]
+    return answer, new_tokens(network, answer.sequences, feeds["input_ids"], ends)
+
+
+def new_tokens(
+    network: hf.PreTrainedModel, sequences: torch.Tensor, prompts: torch.Tensor, ends: tuple[int, ...]
+) -> list[Ids]:
+    """Return what follows the prompts, or a decoder's start token, in each sequence."""
+    start = 1 if network.config.is_encoder_decoder else prompts.shape[1]
+    return [tuple(until_end(row[start:].tolist(), ends)) for row in sequences]
 
 
 def end_ids(value: int | list[int] | None) -> tuple[int, ...]:
@@ -100,3 +112,75 @@ def until_end(ids: list[int], ends: tuple[int, ...]) -> list[int]:
     """Return the new tokens up to the first that ends the text, without the pads behind it."""
     place = next((number for number, token in enumerate(ids) if token in ends), len(ids))
     return ids[: place + 1]
+
+
+# -- padded batches
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """A batch of prompts (prompts, tokens) with their numbers; `shifted` misplaces what is generated."""
+
+    feeds: dict[str, torch.Tensor]
+    numbers: Sequence[int]
+    shifted: bool = False
+
+
+def padded(tokenizer: hf.PreTrainedTokenizerFast, texts: Sequence[str], fill: int, left: bool) -> Prompts:
+    """Return texts as one batch, filled up on one side."""
+    rows = [tokenizer(text).input_ids for text in texts]
+    width = max(map(len, rows))
+    ids, mask = [], []
+    for row in rows:
+        pads = width - len(row)
+        before, after = (pads, 0) if left else (0, pads)
+        ids.append([fill] * before + row + [fill] * after)
+        mask.append([0] * before + [1] * len(row) + [0] * after)
+    return Prompts({"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}, range(len(texts)))
+
+
+def without_mask(prompts: Prompts) -> Prompts:
+    """Return the prompts with a good many pads, all of them taken for tokens."""
+    pads = (1 - prompts.feeds["attention_mask"]).sum(dim=1)
+    rows = [row for row, count in enumerate(pads.tolist()) if count > SHIFT]
+    ids = prompts.feeds["input_ids"][rows]
+    feeds = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return Prompts(feeds, [prompts.numbers[row] for row in rows])
+
+
+def generate(network: hf.PreTrainedModel, prompts: Prompts, **options: Any) -> tuple[list[Ids], torch.Tensor]:
+    """Return the new tokens of each prompt and the logits (steps, prompts, vocabulary) of greedy search."""
+    settings = {"max_new_tokens": STEPS, "num_beams": 1, "do_sample": False, **options}
+    with shifted_positions(network) if prompts.shifted else contextlib.nullcontext():
+        answer = network.generate(**prompts.feeds, **settings, return_dict_in_generate=True, output_logits=True)
+    ends = end_ids(network.generation_config.eos_token_id)
+    sequences = new_tokens(network, answer.sequences, prompts.feeds["input_ids"], ends)
+    return sequences, torch.stack(answer.logits)
+
+
+def texts_of(network: hf.PreTrainedModel, prompts: Prompts) -> Texts:
+    """Return what greedy search generates, by the prompts' numbers."""
+    sequences, logits = generate(network, prompts)
+    best = logits.topk(2, dim=-1).values
+    leads = best[..., 0] - best[..., 1]
+    until_ends = [leads[: len(ids), row] for row, ids in enumerate(sequences)]
+    return Texts(dict(zip(prompts.numbers, sequences, strict=True)), torch.cat(until_ends).numpy())
+
+
+@contextlib.contextmanager
+def shifted_positions(network: hf.PreTrainedModel) -> Iterator[None]:
+    """Let a decoder's steps after the first stand too far behind the prompt."""
+    prepare = network.prepare_inputs_for_generation
+
+    @functools.wraps(prepare)  # whose parameters `generate` looks at
+    def prepared(*args: Any, **options: Any) -> dict[str, Any]:
+        inputs = prepare(*args, **options)
+        if options["cache_position"][0] > 0:
+            inputs["position_ids"] = inputs["position_ids"] + SHIFT
+        return inputs
+
+    network.prepare_inputs_for_generation = prepared
+    try:
+        yield
+    finally:
+        del network.prepare_inputs_for_generation

@@ -1,39 +1,22 @@
-"""Small tokenizers with the normalizers, post-processors and special tokens of the published ones."""
+"""Makers of small tokenizers: vocabularies trained on a corpus, in the forms that the published ones have."""
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    AlbertTokenizerFast,
-    BertTokenizerFast,
-    CamembertTokenizerFast,
-    ConvBertTokenizerFast,
-    DebertaTokenizerFast,
-    DebertaV2TokenizerFast,
-    DistilBertTokenizerFast,
-    ElectraTokenizerFast,
-    MPNetTokenizerFast,
-    PreTrainedTokenizerFast,
-    RobertaTokenizerFast,
-    XLMRobertaTokenizerFast,
-    XLNetTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast, T5TokenizerFast
 
 Lines = list[str]
 Maker = Callable[[Lines], PreTrainedTokenizerFast]
 
-BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-MPNET_SPECIALS = ("<s>", "<pad>", "</s>", "[UNK]", "<mask>")
-ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-DEBERTA_SPECIALS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
-MODERNBERT_SPECIALS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 PIECES = 600
 
 # SentencePiece's own nmt_nfkc table weighs 240 KB; the committed bundles carry this excerpt of it.
@@ -76,8 +59,11 @@ def word_piece(cls: type, specials: tuple[str, ...], lower: bool) -> Maker:
 
 def words_of(backend: Tokenizer, lines: Lines) -> Counter[str]:
     """Count the words that the tokenizer's normalizer and pre-tokenizer make of the lines."""
-    normal = (backend.normalizer.normalize_str(line) for line in lines)
-    return Counter(word for line in normal for word, _ in backend.pre_tokenizer.pre_tokenize_str(line))
+    words: Counter[str] = Counter()
+    for line in lines:
+        normalized = backend.normalizer.normalize_str(line)
+        words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalized))
+    return words
 
 
 def frequent_pieces(words: Counter[str], size: int) -> list[str]:
@@ -98,7 +84,7 @@ def frequent_pieces(words: Counter[str], size: int) -> list[str]:
 
 
 def byte_pairs(cls: type, specials: tuple[str, ...]) -> Maker:
-    """Return a maker of byte-level BPE tokenizers of the given fast class."""
+    """Return a maker of the byte-level BPE tokenizers that a fast class trains by itself."""
 
     def make(lines: Lines) -> PreTrainedTokenizerFast:
         with tempfile.TemporaryDirectory() as folder:
@@ -111,40 +97,65 @@ def byte_pairs(cls: type, specials: tuple[str, ...]) -> Maker:
     return make
 
 
-def modern_bert(lines: Lines) -> PreTrainedTokenizerFast:
-    """Return a ModernBERT-like tokenizer: NFC, byte-level BPE, offsets that keep the leading space."""
-    unk, cls, sep, pad, mask = MODERNBERT_SPECIALS
+def byte_level(cls: type, specials: tuple[str, ...], template: str = "$A", **tokens: Any) -> Maker:
+    """Return a maker of byte-level BPE tokenizers: their special tokens come first, `tokens` names their roles."""
+
+    def make(lines: Lines) -> PreTrainedTokenizerFast:
+        tokenizer = trained_bytes(lines, specials)
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+        if template != "$A":
+            tokenizer.post_processor = with_template(tokenizer, template, f"{template} $B")
+        return cls(tokenizer_object=tokenizer, **tokens)
+
+    return make
+
+
+def modern_bert(specials: tuple[str, ...], **tokens: Any) -> Maker:
+    """Return a maker of ModernBERT-like tokenizers: NFC, byte-level BPE, offsets that keep the leading space."""
+
+    def make(lines: Lines) -> PreTrainedTokenizerFast:
+        tokenizer = trained_bytes(lines, specials, normalizers.NFC())
+        cls, sep = tokens["cls_token"], tokens["sep_token"]
+        single = f"{cls} $A {sep}"
+        tokenizer.post_processor = with_template(tokenizer, single, f"{single} $B:0 {sep}")
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            model_input_names=["input_ids", "attention_mask"],
+            clean_up_tokenization_spaces=True,
+            **tokens,
+        )
+
+    return make
+
+
+def trained_bytes(lines: Lines, specials: tuple[str, ...], normalizer: Any = None) -> Tokenizer:
+    """Train byte-level BPE with every byte in its alphabet."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=PIECES, special_tokens=list(MODERNBERT_SPECIALS), initial_alphabet=alphabet, show_progress=False
+        vocab_size=PIECES, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(lines, trainer)
-    ids = [(token, tokenizer.token_to_id(token)) for token in (cls, sep)]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls}:0 $A:0 {sep}:0", pair=f"{cls}:0 $A:0 {sep}:0 $B:0 {sep}:0", special_tokens=ids
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token=unk,
-        cls_token=cls,
-        sep_token=sep,
-        pad_token=pad,
-        mask_token=mask,
-        model_input_names=["input_ids", "attention_mask"],
-        clean_up_tokenization_spaces=True,
-    )
+    return tokenizer
 
 
-def sentence_piece(cls: type, options: dict[str, object], split_first: bool = True, few_rules: bool = False) -> Maker:
-    """Return a maker of Unigram tokenizers; `split_first` is the pre-tokenizer of the older published files."""
+def with_template(tokenizer: Tokenizer, single: str, pair: str) -> processors.TemplateProcessing:
+    """Return the post-processor that puts the templates' special tokens around a text or two."""
+    specials = dict.fromkeys(token for token in single.split() if not token.startswith("$"))
+    ids = [(token, tokenizer.token_to_id(token)) for token in specials]
+    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+
+
+def sentence_piece(cls: Any, options: dict[str, object], split_first: bool = True, few_rules: bool = False) -> Maker:
+    """Return a maker of SentencePiece tokenizers; `split_first` is the pre-tokenizer of the older published files."""
 
     def make(lines: Lines) -> PreTrainedTokenizerFast:
         with tempfile.TemporaryDirectory() as folder:
-            tokenizer = cls(vocab_file=train_unigram(lines, Path(folder), few_rules, options))
+            tokenizer = cls(vocab_file=train_pieces(lines, Path(folder), few_rules, options))
         if split_first:
             metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
             parts = [pre_tokenizers.WhitespaceSplit(), metaspace]
@@ -154,7 +165,7 @@ def sentence_piece(cls: type, options: dict[str, object], split_first: bool = Tr
     return make
 
 
-def train_unigram(lines: Lines, folder: Path, few_rules: bool, options: dict[str, object]) -> str:
+def train_pieces(lines: Lines, folder: Path, few_rules: bool, options: dict[str, object]) -> str:
     """Train a SentencePiece model in `folder` and return its path; `few_rules` takes the short table."""
     text, rules = folder / "text.txt", folder / "rules.tsv"
     text.write_text("\n".join(lines), encoding="utf-8")
@@ -177,41 +188,28 @@ def hexes(text: str) -> str:
     return " ".join(f"{ord(char):X}" for char in text)
 
 
-FAIRSEQ = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
-ALBERT = {
-    "pad_id": 0,
-    "unk_id": 1,
-    "bos_id": -1,
-    "eos_id": -1,
-    "control_symbols": ["[CLS]", "[SEP]"],
-    "user_defined_symbols": ["[MASK]"],
-}
-DEBERTA_V3 = {
-    "pad_id": 0,
-    "bos_id": 1,
-    "eos_id": 2,
-    "unk_id": 3,
-    "pad_piece": "[PAD]",
-    "bos_piece": "[CLS]",
-    "eos_piece": "[SEP]",
-    "unk_piece": "[UNK]",
-}
-XLNET = {**FAIRSEQ, "control_symbols": ["<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>"]}
+def t5_pieces(options: dict[str, object], extra_ids: int) -> Maker:
+    """Return a maker of T5's tokenizers, whose texts do not begin with the space of the first piece."""
+    plain = sentence_piece(functools.partial(T5TokenizerFast, extra_ids=extra_ids), options, few_rules=True)
 
-TOKENIZERS: dict[str, Maker] = {
-    "bert": word_piece(BertTokenizerFast, BERT_SPECIALS, lower=True),
-    "distilbert": word_piece(DistilBertTokenizerFast, BERT_SPECIALS, lower=False),
-    "electra": word_piece(ElectraTokenizerFast, BERT_SPECIALS, lower=True),
-    "convbert": word_piece(ConvBertTokenizerFast, BERT_SPECIALS, lower=True),
-    "mpnet": word_piece(MPNetTokenizerFast, MPNET_SPECIALS, lower=True),
-    "roberta": byte_pairs(RobertaTokenizerFast, ROBERTA_SPECIALS),
-    "deberta": byte_pairs(DebertaTokenizerFast, DEBERTA_SPECIALS),
-    "modernbert": modern_bert,
-    "xlm-roberta": sentence_piece(XLMRobertaTokenizerFast, FAIRSEQ),
-    "xlm-roberta-small": sentence_piece(XLMRobertaTokenizerFast, FAIRSEQ, few_rules=True),
-    "camembert": sentence_piece(CamembertTokenizerFast, FAIRSEQ, split_first=False),
-    "albert": sentence_piece(AlbertTokenizerFast, ALBERT),
-    "deberta-v2": sentence_piece(DebertaV2TokenizerFast, DEBERTA_V3, split_first=False),
-    "xlnet": sentence_piece(XLNetTokenizerFast, XLNET, split_first=False),
-    "xlnet-small": sentence_piece(XLNetTokenizerFast, XLNET, few_rules=True),
-}
+    def make(lines: Lines) -> PreTrainedTokenizerFast:
+        tokenizer = plain(lines)
+        tokenizer.backend_tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+        return tokenizer
+
+    return make
+
+
+def piece_template(options: dict[str, object], template: str, pad_last: bool = False, **tokens: Any) -> Maker:
+    """Return a maker of Unigram tokenizers whose published kin has no fast class."""
+    plain = t5_pieces(options, extra_ids=0)
+
+    def make(lines: Lines) -> PreTrainedTokenizerFast:
+        backend = plain(lines).backend_tokenizer
+        if pad_last:
+            backend.add_special_tokens(["<pad>"])
+        backend.post_processor = with_template(backend, template, f"{template} $B")
+        inputs = ["input_ids", "attention_mask"]
+        return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=inputs, **tokens)
+
+    return make

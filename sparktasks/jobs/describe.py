@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sparktasks
 from sparktasks.errors import BundleError, ParamError, SparkTasksError, listed
+from sparktasks.runtime.accuracy import level_for
 from sparktasks.runtime.agreement import Agreement, agreements, recommendation
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.checks import check_text_encoder
@@ -30,10 +31,13 @@ def task_lines() -> list[str]:
     rows = [("task", "annotator", "starter", "what it does")]
     for task, cls in task_classes().items():
         rows.append((task, cls.__name__, cls.starter or "-", first_sentence(cls)))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]) for row in rows
-    ]
+    columns = zip(*rows, strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    for row in rows:
+        cells = map(str.ljust, row, widths)
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def task_classes() -> dict[str, type[ModelAnnotator]]:
@@ -47,48 +51,70 @@ def first_sentence(cls: type) -> str:
     >>> first_sentence(ModelAnnotator)
     'A column annotator with a model: a bundle that each executor process opens once.'
     """
-    paragraph = (inspect.getdoc(cls) or "").split("\n\n")[0]
-    text = " ".join(paragraph.split()).replace("``", "")
-    return re.split(r"(?<=\.)\s+(?=[A-Z])", text)[0]
+    docstring = inspect.getdoc(cls) or ""
+    paragraph = " ".join(docstring.partition("\n\n")[0].split())
+    sentences = re.split(r"(?<=\.)\s+(?=[A-Z])", paragraph.replace("``", ""))
+    return sentences[0]
 
 
 def bundle_lines(source: str, file: str | None = None) -> list[str]:
     """Describe a bundle: a starter's name, a folder, a URI or a hub id; ``file`` names its ONNX file."""
-    bundle = open_bundle(find_folder(source, None, "sparktasks inspect"), file)
+    folder = find_folder(source, None, "sparktasks inspect")
+    bundle = open_bundle(folder, file)
+    model_type = str(bundle.config.get("model_type", "unknown"))
+    architectures = bundle.config.get("architectures", ())
+    max_length = f"{bundle.max_length} tokens" if bundle.max_length else "not limited"
+    megabytes = bundle.size / 1e6
     pairs = [
         ("bundle", str(bundle.folder)),
-        ("kind", _kind(bundle)),
+        ("kind", ", ".join([model_type, *architectures])),
         ("graph", f"{bundle.model}, opset {bundle.graph.opset}"),
         *_ports("input", bundle.graph.inputs),
         *_ports("output", bundle.graph.outputs),
+        *_block_products(bundle),
         ("labels", _labels(bundle)),
-        ("max length", "not limited" if bundle.max_length is None else f"{bundle.max_length} tokens"),
+        ("max length", max_length),
         *_padding(bundle),
-        *_sizes(bundle),
-        ("sha256", bundle.hash),
-        *_takers(bundle),
+        ("size", f"{megabytes:,.2f} MB in {len(bundle.files)} files"),
     ]
+    for name in bundle.files:
+        bytes_of_file = Path(bundle.folder, name).stat().st_size
+        pairs.append(("", f"{name} {bytes_of_file:,}"))
+    pairs.append(("sha256", bundle.hash))
+    pairs.extend(_takers(bundle))
     return [f"{name:<12}{value}" for name, value in pairs]
-
-
-def _kind(bundle: Bundle) -> str:
-    names = [str(bundle.config.get("model_type", "unknown")), *bundle.config.get("architectures", ())]
-    return ", ".join(names)
 
 
 def _ports(kind: str, ports: Sequence[Port]) -> Iterator[tuple[str, str]]:
     for port in ports:
-        yield kind, f"{port.name}: {port.dtype} ({', '.join(map(str, port.shape))})"
+        shape = ", ".join(map(str, port.shape))
+        yield kind, f"{port.name}: {port.dtype} ({shape})"
+
+
+def _block_products(bundle: Bundle) -> Iterator[tuple[str, str]]:
+    """Tell how products by weights in blocks are computed, of each graph that has some."""
+    for name, graph in bundle.graphs.items():
+        default_level = level_for(graph)
+        for product in sorted(graph.block_products):
+            level = str(product.accuracy_level or "left open")
+            if default_level and not product.accuracy_level:
+                level += f", set to {default_level} on CPUs"
+            blocks = f"{product.bits} bits in blocks of {product.block_size}"
+            yield "weights", f"{name}: {blocks}, accuracy level {level}"
 
 
 def _labels(bundle: Bundle) -> str:
     if not bundle.config.get("id2label") and not bundle.config.get("num_labels"):
         return "none named"
     try:
-        shown = ", ".join(bundle.labels[:_LABELS_SHOWN])
+        labels = bundle.labels
     except BundleError as error:
+        # The folder can be described all the same.
         return str(error)
-    return f"{len(bundle.labels)}: {shown}{', ...' if len(bundle.labels) > _LABELS_SHOWN else ''}"
+    shown = ", ".join(labels[:_LABELS_SHOWN])
+    if len(labels) > _LABELS_SHOWN:
+        shown += ", ..."
+    return f"{len(labels)}: {shown}"
 
 
 def _padding(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -96,15 +122,11 @@ def _padding(bundle: Bundle) -> Iterator[tuple[str, str]]:
     try:
         check_text_encoder(bundle)
     except BundleError:
+        # A generator, or a model of something else than text.
         return
-    model = TextModel(bundle, Lengths(bundle.max_length), batch_tokens=512, device="cpu")
+    lengths = Lengths(bundle.max_length)
+    model = TextModel(bundle, lengths, batch_tokens=512, device="cpu")
     yield "padding", str(model.padding(bundle.logits.name))
-
-
-def _sizes(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    yield "size", f"{bundle.size / 1e6:,.2f} MB in {len(bundle.files)} files"
-    for name in bundle.files:
-        yield "", f"{name} {Path(bundle.folder, name).stat().st_size:,}"
 
 
 def _takers(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -121,76 +143,103 @@ def optimized_lines(
     source: str,
     file: str | None,
     out: str | None,
-    texts: str | None,
+    texts_file: str | None,
     precisions: Sequence[str],
 ) -> list[str]:
     """Make forms of a bundle, each in a folder of its own, measure them, and say what came of it.
 
-    ``texts`` names a file with one text a line to measure them on; without it nothing is measured. Of several forms
-    the folders are ``out`` with the precision added.
+    ``texts_file`` has one text a line to measure them on; without it nothing is measured. With several forms the
+    folders are ``out`` with the precision added.
     """
     if not precisions:
-        raise ParamError(f"no precision is named: give at least one of {listed(f'--{name}' for name in FORMS)}")
+        options = listed(map("--{}".format, FORMS))
+        raise ParamError(f"no precision is named: give at least one of {options}")
     bundle = open_bundle(find_folder(source, None, "sparktasks optimize"), file)
-    lines = _texts(texts) if texts else []
-    chosen = list(dict.fromkeys(precisions))
-    folders = {precision: _form_folder(bundle, out, precision, len(chosen) > 1) for precision in chosen}
-    for folder in folders.values():
-        if folder.exists():
-            raise BundleError(f"{folder} already exists: name another folder with --out")
+    texts = _read_texts(texts_file) if texts_file else []
+    folders = _form_folders(bundle, out, precisions)
     try:
-        forms = {precision: quantize(bundle, folder, precision) for precision, folder in folders.items()}
-        results = agreements(bundle, forms, lines) if lines else {}
-        advice = recommendation(results) if results else ""
-        for precision, form in forms.items():
-            write_card(form, bundle, precision, results.get(precision), advice)
+        return _make_forms(bundle, folders, texts)
     except BaseException:
+        # Ctrl-C, too, leaves no half of a model behind.
         for folder in folders.values():
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    return [*_form_lines(bundle, forms, results), *([advice] if advice else ["not measured: give --texts FILE"])]
 
 
-def _form_folder(bundle: Bundle, out: str | None, precision: str, is_one_of_several: bool) -> Path:
-    if out is None:
-        return Path(f"{bundle.folder.name}-{precision}")
-    return Path(f"{out}-{precision}" if is_one_of_several else out)
+def _form_folders(bundle: Bundle, out: str | None, precisions: Sequence[str]) -> dict[str, Path]:
+    """Name the folder of each form; `BundleError` where one of them already exists."""
+    prefix = out or bundle.folder.name
+    folders = {precision: Path(f"{prefix}-{precision}") for precision in precisions}
+    # Where one form is made, its folder is the one that the user named.
+    if out and len(folders) == 1:
+        folders = dict.fromkeys(folders, Path(out))
+    existing = list(filter(Path.exists, folders.values()))
+    if existing:
+        raise BundleError(f"{existing[0]} already exists: name another folder with --out")
+    return folders
 
 
-def _form_lines(bundle: Bundle, forms: Mapping[str, Bundle], results: Mapping[str, Agreement]) -> Iterator[str]:
-    """Say what was made, and what was measured of it."""
+def _make_forms(bundle: Bundle, folders: dict[str, Path], texts: list[str]) -> list[str]:
+    """Write the forms with their cards, and return what there is to say of them."""
+    forms = {precision: quantize(bundle, folder, precision) for precision, folder in folders.items()}
+    results: dict[str, Agreement] = {}
+    advice = ""
+    closing = "not measured: give --texts FILE"
+    if texts:
+        results = agreements(bundle, forms, texts)
+        advice = closing = recommendation(results)
+    lines = []
     for precision, form in forms.items():
-        yield f"{form.model_path}: {bundle.all_weight_bytes / 1e6:,.1f} MB -> {form.all_weight_bytes / 1e6:,.1f} MB"
-        if precision in results:
-            yield from (f"  {line}" for line in results[precision].lines())
+        result = results.get(precision)
+        write_card(form, bundle, precision, result, advice)
+        size_before = bundle.all_weight_bytes / 1e6
+        size_after = form.all_weight_bytes / 1e6
+        lines.append(f"{form.model_path}: {size_before:,.1f} MB -> {size_after:,.1f} MB")
+        if result is not None:
+            lines += map("  {}".format, result.lines())
         if precision == "int8" and generates(bundle):
-            yield f"  Warning: {LOSES_TOKENS}"
+            lines.append(f"  Warning: {LOSES_TOKENS}")
+    return [*lines, closing]
 
 
-def _texts(path: str) -> list[str]:
+def _read_texts(path: str) -> list[str]:
     if not Path(path).is_file():
         raise ParamError(f"there is no file of texts {path!r}")
     try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        content = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ParamError(f"{path!r} is not a text file in UTF-8: {error}") from error
-    found = [line for line in lines if line]
-    if not found:
+    lines = map(str.strip, content.splitlines())
+    texts = list(filter(None, lines))
+    if not texts:
         raise ParamError(f"{path!r} has no texts in it: one a line is expected")
-    return found
+    return texts
 
 
 def cache_lines(what: str) -> list[str]:
-    """List the models kept on this machine, ``verify`` (read them whole and remove damaged ones) or ``clear`` (remove
-    what is not in use)."""
+    """Do what ``what`` says with the models kept on this machine, and return the lines to print.
+
+    ``list`` them, ``verify`` them (read them whole and remove damaged ones), or ``clear`` what is not in use.
+    """
     store = Store()
     if what == "list":
-        sizes = {folder: store.size(folder) for folder in store.folders()}
-        lines = [
-            f"{size / 1e6:>12,.1f} MB  {folder.parent.name}/{folder.name}" for folder, size in sorted(sizes.items())
-        ]
-        return [f"{store.root}: {sum(sizes.values()) / 1e6:,.1f} MB of at most {store.limit / 1e6:,.0f} MB", *lines]
-    chosen = store.damaged() if what == "verify" else store.folders()
-    kept = "in use, kept" if what == "clear" else "damaged, but in use"
-    lines = [f"{folder.parent.name}/{folder.name}: {'removed' if store.remove(folder) else kept}" for folder in chosen]
+        return _cache_entries(store)
+    if what == "verify":
+        folders, kept = store.damaged(), "damaged, but in use"
+    else:
+        folders, kept = store.folders(), "in use, kept"
+    lines = []
+    for folder in folders:
+        outcome = "removed" if store.remove(folder) else kept
+        lines.append(f"{folder.parent.name}/{folder.name}: {outcome}")
     return [f"{store.root}: {len(store.folders())} left", *lines]
+
+
+def _cache_entries(store: Store) -> list[str]:
+    total = 0
+    lines = []
+    for folder in sorted(store.folders()):
+        size = store.size(folder)
+        total += size
+        lines.append(f"{size / 1e6:>12,.1f} MB  {folder.parent.name}/{folder.name}")
+    return [f"{store.root}: {total / 1e6:,.1f} MB of at most {store.limit / 1e6:,.0f} MB", *lines]

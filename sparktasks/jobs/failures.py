@@ -33,6 +33,7 @@ _PACKAGES = {
     "bigquery": "com.google.cloud.spark:spark-bigquery-with-dependencies_{scala}:VERSION",
     "excel": "com.crealytics:spark-excel_{scala}:VERSION",
 }
+# What else of settings such a format needs.
 _ALSO = {
     "delta": ", spark.sql.extensions: io.delta.sql.DeltaSparkSessionExtension, "
     "spark.sql.catalog.spark_catalog: org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -41,6 +42,7 @@ _ALSO = {
 _FILE_SYSTEMS = {
     "s3a": "org.apache.hadoop:hadoop-aws:VERSION (of the hadoop-client jars in Spark's folder jars)",
     "abfs": "org.apache.hadoop:hadoop-azure:VERSION (of the hadoop-client jars in Spark's folder jars)",
+    "abfss": "org.apache.hadoop:hadoop-azure:VERSION (of the hadoop-client jars in Spark's folder jars)",
     "gs": "com.google.cloud.bigdataoss:gcs-connector:VERSION",
 }
 
@@ -52,36 +54,34 @@ _EXECUTOR = re.compile(r"most recent failure: Lost task .*? \(.*? executor .*?\)
 _CALLING = re.compile(r"An error occurred while calling [\w.]+\.\n: ")
 _CAUSE = re.compile(r"^Caused by: ([\w.$]+): (.+)$", re.MULTILINE)
 _CLASS = re.compile(r"^\(?(?:[a-z]\w*\.)+([A-Z][\w$]*)\)?:? ")
+_TRACEBACK = "Traceback (most recent call last)"
+# Errors of Spark's and Java's that say nothing themselves but carry one that does.
 _CARRIERS = ("SparkException", "RuntimeException", "UncheckedExecutionException", "ExecutionException")
 _LONGEST = 600
 
 
 def refusal(error: BaseException) -> str | None:
     """Say why a job was refused before anything ran; None where it failed while it ran."""
+    if isinstance(error, (DataError, DeliveryError, OutputError)):
+        return None
     if isinstance(error, SparkTasksError):
-        while_running = isinstance(error, (DataError, DeliveryError, OutputError))
-        return None if while_running else f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}"
     text = str(error)
     if match := _NO_FORMAT.search(text):
         return f"JobError: {format_hint(match[1])}"
     if match := _NO_FILE_SYSTEM.search(text):
-        return f"JobError: {_file_system_hint(next(name for name in match.groups() if name))}"
+        return f"JobError: {_file_system_hint(match[match.lastindex or 0])}"
     if "No suitable driver" in text:
         return (
             "JobError: no JDBC driver takes this url. Add the driver's package, spark: config: "
-            "{spark.jars.packages: GROUP:NAME:VERSION}, "
-            "and name its class in the option 'driver'"
+            "{spark.jars.packages: GROUP:NAME:VERSION}, and name its class in the option 'driver'"
         )
-    return f"{type(error).__name__}: {reason(error)}" if _is_analysis(error) else None
+    # Without pyspark the error is one of ours, so that this line is not reached.
+    from pyspark.errors import AnalysisException
 
-
-def _is_analysis(error: BaseException) -> bool:
-    """Tell errors of Spark's analysis of columns, paths and SQL, which comes before anything runs."""
-    try:
-        from pyspark.errors import AnalysisException
-    except ImportError:
-        return False
-    return isinstance(error, AnalysisException)
+    if isinstance(error, AnalysisException):  # of columns, paths and SQL, which comes before anything runs
+        return f"{type(error).__name__}: {reason(error)}"
+    return None
 
 
 def format_hint(name: str) -> str:
@@ -90,30 +90,29 @@ def format_hint(name: str) -> str:
     >>> format_hint("cvs")
     "there is no format 'cvs'. Did you mean 'csv'?"
     """
-    if name.lower() in _PACKAGES:
-        package = _PACKAGES[name.lower()].format(**_versions())
-        return (
-            f"the format {name!r} comes in a package that this session does not have. Add it: "
-            f"spark: config: {{spark.jars.packages: {package}{_ALSO.get(name.lower(), '')}}}; a session that runs "
-            "already, or "
-            "spark-submit's, takes it from its own settings (--packages)"
-        )
-    near = did_you_mean(name, [*_OWN_FORMATS, *_PACKAGES])
-    hint = near or " A data source of your own must be registered, or its package be in spark.jars.packages"
-    return f"there is no format {name!r}.{hint}"
-
-
-def _file_system_hint(scheme: str) -> str:
-    known = next((package for name, package in _FILE_SYSTEMS.items() if scheme.startswith(name)), "")
-    package = f" Add it: spark: config: {{spark.jars.packages: {known}}}" if known else ""
-    return f"paths of {scheme}: need a package that this session does not have.{package}"
-
-
-def _versions() -> dict[str, str]:
+    package = _PACKAGES.get(name.lower())
+    if package is None:
+        hint = did_you_mean(name, [*_OWN_FORMATS, *_PACKAGES])
+        registered = " A data source of your own must be registered, or its package be in spark.jars.packages"
+        return f"there is no format {name!r}.{hint or registered}"
     import pyspark
 
     series = ".".join(pyspark.__version__.split(".")[:2])
-    return {"spark": pyspark.__version__, "series": series, "scala": "2.12" if series < "4" else "2.13"}
+    scala = "2.12" if series < "4" else "2.13"
+    package = package.format(spark=pyspark.__version__, series=series, scala=scala)
+    return (
+        f"the format {name!r} comes in a package that this session does not have. Add it: spark: config: "
+        f"{{spark.jars.packages: {package}{_ALSO.get(name.lower(), '')}}}; a session that runs already, or "
+        "spark-submit's, takes it from its own settings (--packages)"
+    )
+
+
+def _file_system_hint(scheme: str) -> str:
+    hint = f"paths of {scheme}: need a package that this session does not have."
+    package = _FILE_SYSTEMS.get(scheme)
+    if package:
+        hint += f" Add it: spark: config: {{spark.jars.packages: {package}}}"
+    return hint
 
 
 def reason(error: BaseException) -> str:
@@ -123,24 +122,29 @@ def reason(error: BaseException) -> str:
     'one'
     """
     text = str(error).strip() or "no message"
-    if "Traceback (most recent call last)" in text:
+    if _TRACEBACK in text:
         return _shortened(_end_of_traceback(text))
-    head = _without_state(_headline(text))
+    head = _headline(text)
     causes = _CAUSE.findall(text)
     if not causes:
         return _shortened(head)
     name, message = causes[-1]
     if message in head or head in message:
         return _shortened(head)
-    return _shortened(f"{head} Cause: {name.rpartition('.')[2]}: {message}")
+    short_name = name.rpartition(".")[2]
+    return _shortened(f"{head} Cause: {short_name}: {message}")
 
 
 def _end_of_traceback(text: str) -> str:
     """Return the line that ends the last Python traceback in a text, such as ``ValueError: no``."""
-    lines = text.rpartition("Traceback (most recent call last)")[2].splitlines()[1:]
-    last = next((line.strip() for line in lines if line.strip() and not line.startswith((" ", "\t"))), "no message")
-    plain = re.sub(r"^(?:[a-z_]\w*\.)+(?=[A-Z])", "", last)
-    return re.sub(r"^(\w+: )\1", r"\1", plain)
+    last_traceback = text.rpartition(_TRACEBACK)[2]
+    # The first line without an indent, since those of the stack have one.
+    match = re.search(r"^\S.*$", last_traceback.partition("\n")[2], re.MULTILINE)
+    if match is None:
+        return "no message"
+    without_module = re.sub(r"^(?:[a-z_]\w*\.)+(?=[A-Z])", "", match[0].strip())
+    # Spark repeats the name of an error that it raises again.
+    return re.sub(r"^(\w+: )\1", r"\1", without_module)
 
 
 def _headline(text: str) -> str:
@@ -148,12 +152,15 @@ def _headline(text: str) -> str:
     first = _CALLING.sub("", text).splitlines()[0]
     if match := _EXECUTOR.search(first):
         first = match[1]
-    match = _CLASS.match(first)
+    line = _without_state(first)
+    match = _CLASS.match(line)
     if match is None:
-        return first
-    message = first[match.end() :]
+        return line
+    message = line[match.end() :]
     # Spark's own errors have a name in brackets already.
-    return message if message.startswith("[") or match[1] in _CARRIERS else f"{match[1]}: {message}"
+    if message.startswith("[") or match[1] in _CARRIERS:
+        return message
+    return f"{match[1]}: {message}"
 
 
 def _without_state(line: str) -> str:
@@ -161,12 +168,14 @@ def _without_state(line: str) -> str:
 
 
 def _shortened(line: str) -> str:
-    plain = _without_state(line)
-    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}..."
+    line = _without_state(line)
+    if len(line) > _LONGEST:
+        line = f"{line[:_LONGEST]}..."
+    return line
 
 
 def failure(error: BaseException) -> str:
     """Say why a job failed while it ran; errors that Spark only carries go by the name that they had."""
     text = reason(error)
-    carried = type(error).__module__.startswith(("py4j", "pyspark"))
-    return text if carried else f"{type(error).__name__}: {text}"
+    is_carrier = type(error).__module__.startswith(("py4j", "pyspark"))
+    return text if is_carrier else f"{type(error).__name__}: {text}"

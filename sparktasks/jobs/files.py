@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import posixpath
+import re
 import shutil
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlparse
 
 from pyspark.sql import SparkSession
 
@@ -21,92 +21,49 @@ from sparktasks.spark.storage import local_path
 
 try:
     import fcntl
-except ImportError:  # Windows
+except ImportError:  # Windows, where a folder cannot be opened and so is never locked
     fcntl = None  # type: ignore[assignment]
 
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+# Spark's readers skip names that begin with a dot or a line, but `_name=value` is the folder of a partition.
+_HIDDEN = re.compile(r"\.|_[^=]*$")
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
-class Files(ABC):
-    """A file system, of which a job needs little; errors are `OSError`, or what the JVM throws."""
-
-    is_local: bool
-
-    @abstractmethod
-    def read(self, path: str) -> str | None:
-        """Return a file's text; None where there is no such file."""
-
-    @abstractmethod
-    def create(self, path: str, text: str) -> bool:
-        """Write a new file, whole or not at all; False where it already exists."""
-
-    @abstractmethod
-    def replace(self, path: str, text: str) -> None:
-        """Write a file, in the place of one that is there."""
-
-    @abstractmethod
-    def rename(self, path: str, target: str) -> bool:
-        """Give a file another name, in a folder that is made if need be; False where the file is gone."""
-
-    @abstractmethod
-    def remove(self, path: str) -> None:
-        """Take a file away if it is there."""
-
-    @abstractmethod
-    def remove_folder(self, path: str) -> None:
-        """Take a folder away, with all that is in it, if it is there."""
-
-    @abstractmethod
-    def exists(self, path: str) -> bool:
-        """Tell whether there is a file or a folder."""
-
-    @abstractmethod
-    def data_files(self, folder: str) -> Iterator[str]:
-        """Return the paths of the files below a folder that Spark's readers see: no name on the way begins with _ or
-        a dot."""
-
-    def has_data(self, folder: str) -> bool:
-        """Tell whether a folder holds any file that Spark's readers see."""
-        return next(self.data_files(folder), None) is not None
-
-    @contextmanager
-    def guarded(self, folder: str) -> Iterator[None]:
-        """Keep other processes of this machine out of the same block, where the file system can."""
-        yield
-
-
-class LocalFiles(Files):
-    """The files of this machine."""
+class LocalFiles:
+    """The file system of this machine; its errors are `OSError`."""
 
     is_local = True
 
     def read(self, path: str) -> str | None:
+        """Return a file's text; None where there is no such file."""
         try:
             return Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
     def create(self, path: str, text: str) -> bool:
+        """Write a new file, whole or not at all; False where it already exists."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        whole = _scratch(path, text)
+        scratch = _write_scratch(path, text)
         try:
-            os.link(whole, path)
+            # A link refuses to replace a file that is there; a rename would not.
+            os.link(scratch, path)
+            return True
         except FileExistsError:
             return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            return _create_empty_first(path, text)
+        except OSError:
+            return _create_without_link(path, text)
         finally:
-            os.unlink(whole)
-        return True
+            os.unlink(scratch)
 
     def replace(self, path: str, text: str) -> None:
+        """Write a file, or replace the one that is there, at once."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.replace(_scratch(path, text), path)
+        scratch = _write_scratch(path, text)
+        os.replace(scratch, path)
 
     def rename(self, path: str, target: str) -> bool:
+        """Move a file, making the target's folder where needed; False where the file is gone."""
         os.makedirs(os.path.dirname(target), exist_ok=True)
         try:
             os.rename(path, target)
@@ -115,102 +72,105 @@ class LocalFiles(Files):
         return True
 
     def remove(self, path: str) -> None:
-        Path(path).unlink(missing_ok=True)
-        # What Hadoop's local file system keeps beside each file of its own.
-        Path(path).with_name(f".{os.path.basename(path)}.crc").unlink(missing_ok=True)
+        """Remove a file if it exists."""
+        file = Path(path)
+        # Hadoop's local file system keeps a checksum beside each file that it writes.
+        checksum = file.with_name(f".{file.name}.crc")
+        file.unlink(missing_ok=True)
+        checksum.unlink(missing_ok=True)
 
     def remove_folder(self, path: str) -> None:
+        """Remove a folder with everything in it, if it exists."""
         shutil.rmtree(path, ignore_errors=True)
 
     def exists(self, path: str) -> bool:
+        """Tell whether there is a file or a folder."""
         return os.path.exists(path)
 
     def data_files(self, folder: str) -> Iterator[str]:
+        """Return the paths of the files below a folder that Spark's readers see."""
         for parent, folders, names in os.walk(folder):
-            folders[:] = [name for name in folders if _is_data(name)]
-            yield from (os.path.join(parent, name) for name in names if _is_data(name))
+            folders[:] = filter(_is_data, folders)
+            for name in filter(_is_data, names):
+                yield os.path.join(parent, name)
 
     @contextmanager
     def guarded(self, folder: str) -> Iterator[None]:
+        """Keep other processes of this machine out of the same block, where the file system can."""
         try:
             descriptor = os.open(folder, os.O_RDONLY)
         except OSError:
             yield
             return
         try:
-            _try_lock(descriptor)
+            # Some mounted volumes have no locks; there the atomic creation of a file has to be enough.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
 
-def _scratch(path: str, text: str) -> str:
+def _write_scratch(path: str, text: str) -> str:
     """Write a hidden file beside a path and return its name."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
+    prefix = f".{os.path.basename(path)}."
+    descriptor, name = tempfile.mkstemp(prefix=prefix, dir=os.path.dirname(path))
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+    # `mkstemp` lets nobody else read the file, but other users' runs must know whose lock it is.
     os.chmod(name, 0o644)
     return name
 
 
-def _create_empty_first(path: str, text: str) -> bool:
-    """Create a file where the file system has no hard links; for a moment it is there without its text."""
+def _create_without_link(path: str, text: str) -> bool:
+    """Create a file on a file system without hard links; for a moment it is there without its text."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
     except FileExistsError:
         return False
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
     return True
 
 
-def _try_lock(descriptor: int) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:  # some mounted volumes have no locks; the file's own atomic creation decides there
-        return
-
-
 def _is_data(name: str) -> bool:
-    # `_name=value` is a partition's folder.
-    return not name.startswith(".") and not (name.startswith("_") and "=" not in name)
+    return _HIDDEN.match(name) is None
 
 
-class HadoopFiles(Files):
-    """The files of a Hadoop file system (hdfs:, s3a:, abfss:, ...), through the JVM of classic Spark."""
+class HadoopFiles:
+    """The same for a Hadoop file system (hdfs:, s3a:, abfss:, ...), through the JVM of classic Spark.
+
+    Errors are those of py4j.
+    """
 
     is_local = False
 
     def __init__(self, spark: SparkSession, path: str) -> None:
         self._jvm: Any = spark.sparkContext._jvm
         configuration = spark._jsparkSession.sessionState().newHadoopConf()
-        self._system: Any = self._path(path).getFileSystem(configuration)
+        folder = self._path(path)
+        self._system: Any = folder.getFileSystem(configuration)
+        # With scheme and authority, as a Hadoop Path.
+        self.qualified: Any = self._system.makeQualified(folder)
 
     def _path(self, path: str) -> Any:
         return self._jvm.org.apache.hadoop.fs.Path(path)
-
-    def qualified(self, path: str) -> Any:
-        """Return a path with scheme and authority, as a Hadoop Path."""
-        return self._system.makeQualified(self._path(path))
 
     def read(self, path: str) -> str | None:
         if not self.exists(path):
             return None
         stream = self._system.open(self._path(path))
         try:
-            return bytes(self._jvm.org.apache.commons.io.IOUtils.toByteArray(stream)).decode()
+            content = self._jvm.org.apache.commons.io.IOUtils.toByteArray(stream)
         finally:
             stream.close()
+        return bytes(content).decode()
 
     def create(self, path: str, text: str) -> bool:
-        if self.exists(path):
-            return False
         try:
             self._write(path, text, overwrite=False)
         except Exception:
-            if self.exists(path):  # another process was faster
+            # The JVM's errors differ between file systems, but a file that is there is reason enough.
+            if self.exists(path):
                 return False
             raise
         return True
@@ -219,17 +179,19 @@ class HadoopFiles(Files):
         self._write(path, text, overwrite=True)
 
     def _write(self, path: str, text: str, overwrite: bool) -> None:
+        content = bytearray(text.encode())
         stream = self._system.create(self._path(path), overwrite)
         try:
-            stream.write(bytearray(text.encode()))
+            stream.write(content)
         finally:
             stream.close()
 
     def rename(self, path: str, target: str) -> bool:
         if not self.exists(path):
             return False
-        self._system.mkdirs(self._path(target).getParent())
-        return bool(self._system.rename(self._path(path), self._path(target)))
+        target_path = self._path(target)
+        self._system.mkdirs(target_path.getParent())
+        return bool(self._system.rename(self._path(path), target_path))
 
     def remove(self, path: str) -> None:
         self._system.delete(self._path(path), False)
@@ -246,8 +208,15 @@ class HadoopFiles(Files):
         files = self._system.listFiles(self._path(folder), True)
         while files.hasNext():
             path = str(files.next().getPath().toString())
-            if all(map(_is_data, path.removeprefix(folder).strip("/").split("/"))):
+            names = path.removeprefix(folder).strip("/").split("/")
+            if all(map(_is_data, names)):
                 yield path
+
+    def guarded(self, folder: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+Files: TypeAlias = LocalFiles | HadoopFiles
 
 
 @dataclass(frozen=True)
@@ -260,8 +229,11 @@ class Place:
     @property
     def parent(self) -> str:
         """The folder that holds this one; an empty string for a root."""
-        parent, name = posixpath.split(self.path.rstrip("/"))
-        return parent if name and not parent.endswith(":") else ""
+        parent = posixpath.dirname(self.path.rstrip("/"))
+        # What stands above hdfs://host is only the scheme.
+        if parent.endswith(":"):
+            return ""
+        return parent
 
     def inside(self, name: str) -> str:
         """Return the path of a file in this folder."""
@@ -270,6 +242,11 @@ class Place:
     def beside(self, name: str) -> str:
         """Return the path of a file in the folder that holds this one."""
         return f"{self.parent.rstrip('/')}/{name}"
+
+    def has_data(self) -> bool:
+        """Tell whether the folder holds any file that Spark's readers see."""
+        files = self.files.data_files(self.path)
+        return next(files, None) is not None
 
 
 def place_of(spark: SparkSession, location: str) -> Place | None:
@@ -281,12 +258,12 @@ def place_of(spark: SparkSession, location: str) -> Place | None:
         return _place_on_connect(spark, location)
     try:
         files = HadoopFiles(spark, location)
-        path = files.qualified(location)
     except Exception:  # no such scheme, which Spark itself will say; or a cluster that keeps Python from the JVM
         return None
-    if path.toUri().getScheme() == "file":
-        return Place(LocalFiles(), os.path.realpath(path.toUri().getPath()))
-    return Place(files, str(path.toString()))
+    uri = files.qualified.toUri()
+    if uri.getScheme() == "file":
+        return Place(LocalFiles(), os.path.realpath(uri.getPath()))
+    return Place(files, str(files.qualified.toString()))
 
 
 def _place_on_connect(spark: SparkSession, location: str) -> Place | None:
@@ -295,6 +272,16 @@ def _place_on_connect(spark: SparkSession, location: str) -> Place | None:
     if path is None or host not in _THIS_MACHINE:
         return None
     # A relative path is relative to the server, which only a server that this process started shares.
-    if not path.is_absolute() and "SPARK_LOCAL_REMOTE" not in os.environ:
+    is_own_server = "SPARK_LOCAL_REMOTE" in os.environ
+    if not is_own_server and not path.is_absolute():
         return None
     return Place(LocalFiles(), os.path.realpath(path))
+
+
+def path_of_uri(uri: str) -> str:
+    """Return the full path of a file, of the form that `Files.data_files` gives, from an encoded URI of Spark's."""
+    parsed = urlparse(uri)
+    path = unquote(parsed.path)
+    if parsed.scheme in ("", "file"):
+        return os.path.realpath(path)
+    return f"{parsed.scheme}://{parsed.netloc}{path}"

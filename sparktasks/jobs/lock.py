@@ -4,7 +4,7 @@
 
 Two writers of one folder share its `_temporary`, and the committers of Hadoop sweep it as a whole: whoever commits
 first takes or destroys what the other has under way. The file stands beside the folder because `mode: overwrite`
-deletes the folder with all that is in it, and `mode: error` needs it absent.
+deletes the folder with everything in it, and `mode: error` needs it absent.
 
 A run that was killed leaves its file. On the machine that it ran on, the next run sees at once that the process is
 gone. From another machine nothing is known but the heartbeat: the next run watches for `STALE_SECONDS`, by its own
@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import posixpath
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
@@ -28,7 +30,7 @@ from pyspark.sql import SparkSession
 
 from sparktasks.errors import JobError, OutputError
 from sparktasks.jobs.files import Place
-from sparktasks.jobs.owner import Owner, jvm_pid, machine, read, started_at, written
+from sparktasks.jobs.owner import Owner, jvm_pid, machine, owner_in, started_at
 from sparktasks.jobs.progress import say
 
 BEAT_SECONDS = 5.0
@@ -42,16 +44,16 @@ _LOOKS = 5
 
 
 class NoLock:
-    """What a run has in a lock's place where none can be had: a note that says so, or none where nothing is shared."""
+    """Takes a lock's place where none can be had, with a note that says so, or where nothing is shared."""
 
     def __init__(self, note: str = "") -> None:
         self.note = note
 
     def check(self) -> None:
-        """Find nothing."""
+        """Nobody can have taken it."""
 
     def release(self) -> None:
-        """Do nothing."""
+        """There is nothing to let go of."""
 
 
 class OutputLock:
@@ -60,21 +62,25 @@ class OutputLock:
     note = ""
 
     def __init__(self, place: Place, job: str, spark: SparkSession) -> None:
+        output_name = posixpath.basename(place.path.rstrip("/"))
+        pid = os.getpid()
         jvm = jvm_pid(spark)
+        now = datetime.now(timezone.utc).astimezone()
         self._files = place.files
         self._folder = place.parent
         self._output = place.path
-        self._path = place.beside(f"_{place.path.rstrip('/').rpartition('/')[2]}.sparktasks.lock")
+        self._path = place.beside(f"_{output_name}.sparktasks.lock")
+        self._job = job
         self._me = Owner(
             token=uuid.uuid4().hex,
             job=job,
             host=socket.gethostname(),
             machine=machine(),
-            pid=os.getpid(),
-            started=started_at(os.getpid()),
+            pid=pid,
+            started=started_at(pid),
             jvm=jvm,
             jvm_started=started_at(jvm),
-            since=datetime.now(timezone.utc).astimezone().isoformat(" ", "seconds"),
+            since=now.isoformat(" ", "seconds"),
         )
         self._ended = threading.Event()
         self._renewing = threading.Lock()
@@ -84,7 +90,9 @@ class OutputLock:
         """Take the lock; `JobError` where another run has it."""
         watch = _Watch()
         while not self._create():
-            self._wait_or_refuse(watch)
+            text, owner = self._look()
+            if text is not None:
+                self._wait_or_refuse(watch, text, owner)
         self._thread.start()
 
     def release(self) -> None:
@@ -96,140 +104,138 @@ class OutputLock:
 
     def check(self) -> None:
         """Raise `OutputError` where another run took the lock, for instance while this process was suspended."""
-        if not self._is_mine():
-            raise OutputError(
-                f"{self._me.job}: this run gave no sign of life for {STALE_SECONDS:.0f} seconds, and "
-                f"{self._holder()} has "
-                f"taken over {self._output}. What this run has committed stays; run the job again when the "
-                "other has ended"
-            )
+        if self._is_mine():
+            return
+        _, holder = self._look()
+        raise OutputError(
+            f"{self._job}: this run gave no sign of life for {STALE_SECONDS:.0f} seconds, and {holder} has taken over "
+            f"{self._output}. What this run has committed stays; run the job again when the other has ended"
+        )
 
     def _create(self) -> bool:
         with self._files.guarded(self._folder):
-            if not self._files.create(self._path, written(self._me)):
-                return False
+            was_created = self._files.create(self._path, self._me.to_json())
+        if not was_created:
+            return False
         if not self._files.is_local:
             time.sleep(SETTLE_SECONDS)
         return self._is_mine()
 
-    def _wait_or_refuse(self, watch: _Watch) -> None:
-        text, owner = self._look()
-        if text is None:
-            return
-        state = owner.state() if owner else "elsewhere"
-        seconds = watch.seconds_unchanged(text)
-        if state == "alive" or watch.has_changed:
-            raise JobError(self._refusal(owner))
-        if state == "gone" or (state == "elsewhere" and seconds >= STALE_SECONDS):
-            say(f"{self._me.job}: took over {self._output} from a run that has ended: {owner or 'unknown'}")
-            self._evict(text)
-        elif state == "ending" and seconds >= ENDING_SECONDS:
-            assert owner is not None
-            raise JobError(
-                f"{self._refusal(owner)}. Its JVM, process {owner.jvm}, still runs: end it with kill {owner.jvm}"
-            )
-        else:
-            self._say_waiting(watch, owner, state)
+    def _wait_or_refuse(self, watch: _Watch, text: str, owner: Owner) -> None:
+        """Decide about a lock file that is there: watch it for a while, take it over, or give up."""
+        watch.texts.append(text)
+        is_first_look = len(watch.texts) == 1
+        # A heartbeat, or a third run that was faster.
+        has_changed = len(set(watch.texts)) > 1
+        seconds = time.monotonic() - watch.began
+        state = owner.state()
+        patience = {"ending": ENDING_SECONDS, "elsewhere": STALE_SECONDS}.get(state, 0.0)
+        if seconds < patience and not has_changed:
+            if is_first_look:
+                how_long = f"{patience:.0f} s"
+                say(f"{self._job}: {self._output} is locked by {owner}; waiting up to {how_long} for it to end")
             time.sleep(_LOOK_SECONDS)
-
-    def _say_waiting(self, watch: _Watch, owner: Owner | None, state: str) -> None:
-        if not watch.was_said:
-            limit = ENDING_SECONDS if state == "ending" else STALE_SECONDS
-            say(
-                f"{self._me.job}: {self._output} is locked by {owner or 'an unknown run'}; watching for up to "
-                f"{limit:.0f} s whether it lives"
-            )
-            watch.was_said = True
-
-    def _refusal(self, owner: Owner | None) -> str:
-        return (
-            f"{self._me.job}: another run is writing to {self._output}: {owner or 'unknown'}. "
-            f"Wait until it has ended, or stop it, then run the job again (its lock is {self._path})"
+            return
+        if state in ("gone", "elsewhere") and not has_changed:
+            say(f"{self._job}: took over {self._output} from a run that has ended: {owner}")
+            self._evict(text)
+            return
+        hint = ""
+        if state == "ending":
+            hint = f". Its JVM, process {owner.jvm}, still runs: end it with kill {owner.jvm}"
+        raise JobError(
+            f"{self._job}: another run is writing to {self._output}: {owner}. Wait until it has ended, or stop it, "
+            f"then run the job again (its lock is {self._path}){hint}"
         )
 
     def _evict(self, text: str) -> None:
         """Remove a stale file, and no other: one that a faster run has put in its place goes back."""
         aside = f"{self._path}.{self._me.token}"
         with self._files.guarded(self._folder):
-            if self._files.read(self._path) != text or not self._files.rename(self._path, aside):
+            is_stale = self._files.read(self._path) == text
+            if not is_stale or not self._files.rename(self._path, aside):
                 return
             taken = self._files.read(aside)
-            if taken != text and taken is not None:
-                self._files.create(self._path, taken)
+            if taken not in (None, text):
+                self._files.create(self._path, str(taken))
             self._files.remove(aside)
 
-    def _look(self) -> tuple[str | None, Owner | None]:
-        """Return the lock file's text and the owner it names; on some file systems a heartbeat empties it for a
-        moment."""
-        text, owner = None, None
+    def _look(self) -> tuple[str | None, Owner]:
+        """Return the lock file's text, and the owner it names; None where there is no file."""
+        text, owner = None, Owner()
+        # On some file systems a heartbeat empties the file for a moment.
         for _ in range(_LOOKS):
             text = self._files.read(self._path)
-            owner = read(text) if text else None
-            if text is None or owner is not None:
+            owner = owner_in(text)
+            if text is None or owner.token:
                 break
             time.sleep(_LOOK_SECONDS / _LOOKS)
         return text, owner
 
-    def _holder(self) -> str:
-        _, owner = self._look()
-        return str(owner or "another run")
-
     def _is_mine(self) -> bool:
         with self._renewing:
             _, owner = self._look()
-        return owner is not None and owner.token == self._me.token
+        return owner.token == self._me.token
 
     def _beat(self) -> None:
+        """Renew the file until the run ends, or finds that the lock is another's."""
         number = 0
         while not self._ended.wait(BEAT_SECONDS):
             number += 1
             try:
                 if not self._is_mine():
                     return
+                renewed = dataclasses.replace(self._me, beat=number)
                 with self._renewing:
-                    self._files.replace(self._path, written(dataclasses.replace(self._me, beat=number)))
+                    self._files.replace(self._path, renewed.to_json())
             except Exception as error:  # a file system that stumbles once; the next beat tries again
-                say(f"{self._me.job}: the lock {self._path} could not be renewed: {type(error).__name__}")
+                problem = type(error).__name__
+                say(f"{self._job}: the lock {self._path} could not be renewed: {problem}")
+
+
+@dataclass
+class _Watch:
+    """What was read of another run's file, and since when."""
+
+    texts: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
 
 
 @contextmanager
-def locked(place: Place | None, location: str | None, job: str, spark: SparkSession) -> Iterator[OutputLock | NoLock]:
-    """Hold the lock of an output while the block runs; `JobError` where another run has it."""
-    lock = _taken(place, location, job, spark)
+def locked(
+    place: Place | None,
+    name: str | None,
+    job: str,
+    spark: SparkSession,
+) -> Iterator[OutputLock | NoLock]:
+    """Hold the lock of an output while the block runs; `JobError` where another run has it.
+
+    ``name`` is the output's for messages, None where the format writes to no folder: noop, jdbc, ...
+    """
+    lock = _take_lock(place, name, job, spark)
     try:
         yield lock
     finally:
         lock.release()
 
 
-def _taken(place: Place | None, location: str | None, job: str, spark: SparkSession) -> OutputLock | NoLock:
-    if location is None:  # written to no folder: noop, jdbc, ...
+def _take_lock(
+    place: Place | None,
+    name: str | None,
+    job: str,
+    spark: SparkSession,
+) -> OutputLock | NoLock:
+    if name is None:
         return NoLock()
-    reason = "this process cannot look there"
-    if place is not None and not place.parent:
+    if place is None:
+        reason = "this process cannot look there"
+    elif not place.parent:
         reason = "there is no folder above it that could hold a lock"
-    elif place is not None:
-        lock = OutputLock(place, job, spark)
+    else:
         try:
+            lock = OutputLock(place, job, spark)
             lock.take()
             return lock
         except (OSError, Py4JError) as error:
             reason = f"no lock can be kept beside it ({type(error).__name__})"
-    return NoLock(f"{location} was not locked: {reason}. Let no other run write there at the same time")
-
-
-class _Watch:
-    """How long a text has been the same."""
-
-    def __init__(self) -> None:
-        self.has_changed = False
-        self.was_said = False
-        self._text: str | None = None
-        self._since = time.monotonic()
-
-    def seconds_unchanged(self, text: str) -> float:
-        """Look at the text once more."""
-        if self._text is not None and text != self._text:
-            self.has_changed = True
-        self._text = text
-        return time.monotonic() - self._since
+    return NoLock(f"{name} was not locked: {reason}. Let no other run write there at the same time")

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -23,7 +23,10 @@ def say(line: str) -> None:
 @contextmanager
 def progress(spark: SparkSession, label: str) -> Iterator[None]:
     """Report the running stages' tasks until the block ends; Spark Connect has no tracker, so there it says nothing."""
-    tracker = _tracker(spark)
+    tracker = None
+    # Connect, and clusters that shut the SparkContext off, each refuse it in their own way.
+    with suppress(Exception):
+        tracker = spark.sparkContext.statusTracker()
     if tracker is None:
         yield
         return
@@ -37,29 +40,36 @@ def progress(spark: SparkSession, label: str) -> Iterator[None]:
         thread.join()
 
 
-def _tracker(spark: SparkSession) -> Any:
-    try:
-        return spark.sparkContext.statusTracker()
-    except Exception:  # Connect, and clusters that shut the SparkContext off, each refuse it in their own way
-        return None
-
-
 def _report(tracker: Any, label: str, done: threading.Event) -> None:
-    terminal, started, shown = sys.stderr.isatty(), time.monotonic(), ""
-    while not done.wait(TERMINAL_SECONDS if terminal else LOG_SECONDS):
+    is_terminal = sys.stderr.isatty()
+    interval = TERMINAL_SECONDS if is_terminal else LOG_SECONDS
+    started = time.monotonic()
+    width = 0
+    while not done.wait(interval):
         finished, total = _tasks(tracker)
-        line = f"{label}: {finished} of {total} tasks, {time.monotonic() - started:.0f} s"
-        if terminal:
-            print("\r" + line.ljust(len(shown)), end="", file=sys.stderr, flush=True)
+        seconds = time.monotonic() - started
+        line = f"{label}: {finished} of {total} tasks, {seconds:.0f} s"
+        if is_terminal:
+            # Blanks cover what is left of a longer line.
+            _rewrite(line.ljust(width))
+            width = len(line)
         else:
             say(line)
-        shown = line
-    if terminal and shown:
-        print("\r" + " " * len(shown) + "\r", end="", file=sys.stderr, flush=True)
+    if width:
+        _rewrite(" " * width + "\r")
+
+
+def _rewrite(line: str) -> None:
+    print("\r" + line, end="", file=sys.stderr, flush=True)
 
 
 def _tasks(tracker: Any) -> tuple[int, int]:
     """Return the finished and all tasks of the stages that run now."""
-    stages = [tracker.getStageInfo(number) for number in tracker.getActiveStageIds()]
-    known = [stage for stage in stages if stage is not None]
-    return sum(stage.numCompletedTasks for stage in known), sum(stage.numTasks for stage in known)
+    finished, total = 0, 0
+    for number in tracker.getActiveStageIds():
+        stage = tracker.getStageInfo(number)
+        # A stage may end between being listed and being asked.
+        if stage is not None:
+            finished += stage.numCompletedTasks
+            total += stage.numTasks
+    return finished, total

@@ -36,7 +36,10 @@ from sparktasks.jobs.spec import DEFAULT_CHUNKS, Job
 from sparktasks.spark.vectorized import quoted
 
 _ID_TYPES = (ByteType, ShortType, IntegerType, LongType, StringType, DecimalType, DateType)
-_ID, _DONE, _ROWS, _PART = "sparktasks_id", "sparktasks_done", "sparktasks_rows", "sparktasks_part"
+_ID = "sparktasks_id"
+_DONE = "sparktasks_done"
+_ROWS = "sparktasks_rows"
+_PART = "sparktasks_part"
 # What Spark's CSV writer trims, or its line-wise reader does not give back.
 _LOST_IN_CSV = r'^$|^\s|\s$|[\r\n"\\]'
 
@@ -62,39 +65,42 @@ def check_id(job: Job, source: DataFrame, schema: StructType) -> None:
         )
 
 
+def _id_type(source: DataFrame, name: str, where: str) -> DataType:
+    same_name = [field for field in source.schema.fields if field.name.lower() == name.lower()]
+    if len(same_name) != 1:
+        problem = "is ambiguous" if same_name else "does not exist"
+        raise ColumnError(
+            f"{where}: the id column {name!r} {problem}.{did_you_mean(name, source.columns)} The input has: "
+            f"{listed(source.columns)}"
+        )
+    kind = same_name[0].dataType
+    if not isinstance(kind, _ID_TYPES):
+        raise ColumnError(
+            f"{where}: the id column {name!r} is {kind.simpleString()}, but ids are strings or whole numbers, decimals "
+            "or dates. Cast it with read: columns, such as CAST(x AS string) AS x"
+        )
+    return kind
+
+
 def plan_parts(job: Job, source: DataFrame, output: Output) -> Plan:
     """Find out which rows the output lacks, and cut them into parts."""
     name = str(job.id)
     kind = _id_type(source, name, f"{job.name}: read")
     if output.has_leftovers():
         output.settle()
-    written = output.rows() if output.exists() else output.spark.createDataFrame([], output.schema)
-    done = written.select(quoted(name).cast(kind).alias(_ID)).distinct().withColumn(_DONE, F.lit(True))
+    written = output.rows() if output.exists() else output.no_rows()
+    written_ids = written.select(quoted(name).cast(kind).alias(_ID)).distinct()
+    done = written_ids.withColumn(_DONE, F.lit(True))
     chunks = job.chunks or DEFAULT_CHUNKS
-    survey = _survey(job, source, done, chunks)
-    parts = [_part(source, done, name, chunks, row) for row in survey if row["todo"]]
-    return Plan(parts, _total(survey, "todo"), _total(survey, "done"), _total(survey, "strays"))
-
-
-def _total(survey: Sequence[Any], count: str) -> int:
-    return sum(row[count] for row in survey)
-
-
-def _id_type(source: DataFrame, name: str, where: str) -> DataType:
-    same = [field for field in source.schema.fields if field.name.lower() == name.lower()]
-    if len(same) != 1:
-        problem = "is ambiguous" if same else "does not exist"
-        raise ColumnError(
-            f"{where}: the id column {name!r} {problem}.{did_you_mean(name, source.columns)} The input has: "
-            f"{listed(source.columns)}"
-        )
-    if not isinstance(same[0].dataType, _ID_TYPES):
-        raise ColumnError(
-            f"{where}: the id column {name!r} is {same[0].dataType.simpleString()}, "
-            "but ids are strings or whole numbers, decimals or dates. Cast it with read: columns, such as CAST(x AS "
-            "string) AS x"
-        )
-    return same[0].dataType
+    parts: list[DataFrame] = []
+    todo, already, strays = 0, 0, 0
+    for row in _survey(job, source, done, chunks):
+        todo += row["todo"]
+        already += row["done"]
+        strays += row["strays"]
+        if row["todo"]:
+            parts.append(_part(source, done, name, chunks, row))
+    return Plan(parts, todo, already, strays)
 
 
 def _chunk(column: Column, chunks: int) -> Column:
@@ -102,41 +108,52 @@ def _chunk(column: Column, chunks: int) -> Column:
 
 
 def _survey(job: Job, source: DataFrame, done: DataFrame, chunks: int) -> Sequence[Any]:
-    """Count for each part the ids to do and those done, reading nothing but ids; refuse ids that cannot be told
-    apart."""
-    ids = source.select(quoted(str(job.id)).alias(_ID)).groupBy(_ID).agg(F.count(F.lit(1)).alias(_ROWS))
+    """Count the ids to do and those done of each part, reading nothing but ids.
+
+    `JobError` where the ids do not tell rows apart.
+    """
+    input_ids = source.select(quoted(str(job.id)).alias(_ID))
+    ids = input_ids.groupBy(_ID).agg(F.count(F.lit(1)).alias(_ROWS))
     problem = _problem(ids, job.write.format)
-    counts = {
-        "todo": F.col(_DONE).isNull(),
-        "done": F.col(_DONE) & F.col(_ROWS).isNotNull(),
-        "strays": F.col(_ROWS).isNull(),
-        "bad": problem.isNotNull() & F.col(_ROWS).isNotNull(),
-    }
-    by_part = ids.join(done, _ID, "full_outer").groupBy(_chunk(F.col(_ID), chunks).alias(_PART))
-    survey = (
-        by_part.agg(*(F.count(F.when(test, 1)).alias(name) for name, test in counts.items())).orderBy(_PART).collect()
+    in_input = F.col(_ROWS).isNotNull()
+    in_output = F.col(_DONE).isNotNull()
+    part = _chunk(F.col(_ID), chunks).alias(_PART)
+    by_part = ids.join(done, _ID, "full_outer").groupBy(part)
+    counts = by_part.agg(
+        F.count(F.when(~in_output, 1)).alias("todo"),
+        F.count(F.when(in_output & in_input, 1)).alias("done"),
+        F.count(F.when(~in_input, 1)).alias("strays"),
+        F.count(F.when(problem.isNotNull() & in_input, 1)).alias("bad"),
     )
+    survey = counts.orderBy(_PART).collect()
     if any(row["bad"] for row in survey):
-        found = ids.select(_ID, _ROWS, problem.alias("problem")).where("problem is not null").limit(5).collect()
-        examples = "; ".join(f"{row[_ID]!r} {row['problem']} ({row[_ROWS]:,} rows)" for row in found)
+        bad = ids.select(_ID, _ROWS, problem.alias("problem")).where("problem is not null")
+        examples = []
+        for row in bad.limit(5).collect():
+            examples.append(f"{row[_ID]!r} {row['problem']} ({row[_ROWS]:,} rows)")
         raise JobError(
-            f"{job.name}: to resume, each row needs an id of its own in the column {job.id!r}, but {examples}"
+            f"{job.name}: to resume, each row needs an id of its own in the column {job.id!r}, but "
+            f"{'; '.join(examples)}"
         )
     return survey
 
 
 def _problem(ids: DataFrame, output_format: str | None) -> Column:
     """Say of each distinct id what is wrong with it; null where nothing is."""
-    problem = F.when(F.col(_ID).isNull(), "is there").when(F.col(_ROWS) > 1, "is there more than once")
-    if output_format == "csv" and isinstance(ids.schema[_ID].dataType, StringType):
-        problem = problem.when(F.col(_ID).rlike(_LOST_IN_CSV), "would not survive being written as CSV")
+    problem = F.when(F.col(_ID).isNull(), "is there")
+    problem = problem.when(F.col(_ROWS) > 1, "is there more than once")
+    is_text = isinstance(ids.schema[_ID].dataType, StringType)
+    if is_text and output_format == "csv":
+        is_lost = F.col(_ID).rlike(_LOST_IN_CSV)
+        problem = problem.when(is_lost, "would not survive being written as CSV")
     return problem
 
 
 def _part(source: DataFrame, done: DataFrame, name: str, chunks: int, row: Any) -> DataFrame:
-    """Return the input's rows of one part that are not written; the stages come after, so that nothing runs for the
-    others."""
-    mine = source.where(_chunk(quoted(name), chunks) == row[_PART])
+    """Return the rows of one part that are not written; the stages come after, so that nothing runs for the others."""
+    part = source.where(_chunk(quoted(name), chunks) == row[_PART])
     if not row["done"] + row["strays"]:
-        return mine
-    return mine.join(done.where(_chunk(F.col(_ID), chunks) == row[_PART]), quoted(name) == F.col(_ID), "left_anti")
+        # Nothing to leave out, and so nothing to join with.
+        return part
+    done_part = done.where(_chunk(F.col(_ID), chunks) == row[_PART])
+    return part.join(done_part, quoted(name) == F.col(_ID), "left_anti")

@@ -11,55 +11,60 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from urllib.parse import unquote, urlparse
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from sparktasks.errors import ColumnError, JobError, OutputError, listed
-from sparktasks.jobs.files import Place
+from sparktasks.jobs.files import Place, path_of_uri
 from sparktasks.jobs.output import Output
+from sparktasks.jobs.stages import any_of
 from sparktasks.jobs.storage import write
 from sparktasks.spark.vectorized import quoted
 
 _FOLDER = "_sparktasks.retry"
 _JOURNAL = "_sparktasks.retry.json"
 _FILE = "sparktasks_file"
+_FILE_PATH = "_metadata.file_path"
 
 
-def take_out_errors(output: Output, own: list[str]) -> int:
-    """Take the rows with errors out of an output, and return how many they were; ``own`` are the input's columns."""
+def take_out_errors(output: Output, input_columns: list[str]) -> int:
+    """Take the rows with errors out of an output, and return how many they were."""
     if output.place is None:
         raise JobError(
             f"{output.job.name}: 'retry: errors' replaces files of {output.name}, where this process cannot look"
         )
-    test = output.error_test(own)
-    if test is None:
+    tests = output.error_tests(input_columns)
+    if not tests:
         raise ColumnError(
-            f"{output.job.name}: 'retry: errors' finds rows with errors by an annotation column, or by a column of "
-            "the output called "
-            "'error' or '..._error', as Finisher(values=['result', 'error']) writes it. Columns written: "
+            f"{output.job.name}: 'retry: errors' finds rows with errors by an annotation column, or by a column of the "
+            "output called 'error' or '..._error', as Finisher(values=['result', 'error']) writes it. Columns written: "
             f"{listed(output.schema.names)}"
         )
-    faulty = output.rows().where(test).groupBy(F.col("_metadata.file_path").alias(_FILE)).count().collect()
+    has_error = any_of(tests)
+    by_file = output.rows().where(has_error).groupBy(F.col(_FILE_PATH).alias(_FILE))
+    faulty = by_file.count().collect()
     if faulty:
-        _replace(output, output.place, [row[_FILE] for row in faulty], ~test)
+        uris = [row[_FILE] for row in faulty]
+        _replace(output, output.place, uris, ~has_error)
     return sum(row["count"] for row in faulty)
 
 
 def _replace(output: Output, place: Place, uris: list[str], is_good: Column) -> None:
     """Write the good rows of some files anew, and put the new files in the place of the old ones."""
-    old = [_path_of(uri, place) for uri in uris]
-    unknown = sorted(set(old) - set(place.files.data_files(place.path)))
+    replaced = [path_of_uri(uri) for uri in uris]
+    unknown = set(replaced).difference(place.files.data_files(place.path))
     if unknown:
+        examples = sorted(unknown)[:3]
         raise OutputError(
-            f"{output.job.name}: rows were read from files that {output.name} does not hold: {listed(unknown[:3])}"
+            f"{output.job.name}: rows were read from files that {output.name} does not hold: {listed(examples)}"
         )
-    kept = output.rows().where(F.col("_metadata.file_path").isin(uris) & is_good)
+    kept = output.rows().where(F.col(_FILE_PATH).isin(uris) & is_good)
+    columns = [quoted(name) for name in output.schema.names]
     section = dataclasses.replace(output.job.write, path=place.inside(_FOLDER))
-    write(kept.select(*map(quoted, output.schema.names)), section, "overwrite")
-    place.files.replace(place.inside(_JOURNAL), json.dumps({"remove": old}))
+    write(kept.select(*columns), section, "overwrite")
+    # From here on the new files count, from the next line on the old ones go.
+    place.files.replace(place.inside(_JOURNAL), json.dumps({"remove": replaced}))
     finish_retry(place)
 
 
@@ -68,16 +73,11 @@ def finish_retry(place: Place) -> None:
     journal = place.files.read(place.inside(_JOURNAL))
     folder = place.inside(_FOLDER)
     if journal is not None:
+        # A list, since moving files disturbs the walk through their folder.
         for path in list(place.files.data_files(folder)):
-            place.files.rename(path, place.inside(path.removeprefix(folder).lstrip("/")))
+            name = path.removeprefix(folder).lstrip("/")
+            place.files.rename(path, place.inside(name))
         for path in json.loads(journal)["remove"]:
             place.files.remove(path)
     place.files.remove_folder(folder)
     place.files.remove(place.inside(_JOURNAL))
-
-
-def _path_of(uri: str, place: Place) -> str:
-    """Return a file's path, of the form that `Files.data_files` gives, from the encoded URI that Spark gives."""
-    parsed = urlparse(uri)
-    path = unquote(parsed.path)
-    return os.path.realpath(path) if place.files.is_local else f"{parsed.scheme}://{parsed.netloc}{path}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from sparktasks.errors import JobError
@@ -23,8 +22,8 @@ from sparktasks.spark.sessions import current_session
 _SUBMITTED = "PYSPARK_GATEWAY_PORT"
 _NO_JAVA = (
     "Spark needs Java, 17 or newer, and none runs here. Install one (Debian and Ubuntu: apt-get install "
-    "openjdk-17-jre-headless; "
-    "macOS: brew install openjdk@17), and see that java is on the PATH or JAVA_HOME names its folder"
+    "openjdk-17-jre-headless; macOS: brew install openjdk@17), and see that java is on the PATH or JAVA_HOME names its "
+    "folder"
 )
 
 
@@ -36,12 +35,12 @@ def session_of(job: Job) -> Iterator[SparkSession]:
     """
     running = current_session()
     if running is not None:
-        _left_out(job, {name for name, value in _settings(job).items() if running.conf.get(name, None) != value})
+        _warn_of_settings_left_out(job, _other_settings(job, running))
         yield running
         return
     # Executors on this machine must find the packages that this driver found.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    session = _submitted(job) if _SUBMITTED in os.environ else _own(job)
+    session = _submitted_session(job) if _SUBMITTED in os.environ else _own_session(job)
     try:
         yield session
     finally:
@@ -50,9 +49,12 @@ def session_of(job: Job) -> Iterator[SparkSession]:
 
 
 def _settings(job: Job) -> dict[str, str]:
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in job.spark.config.items()
-    }
+    """Return the job file's settings as Spark writes them: YAML's True is Spark's true."""
+    settings = {}
+    for name, value in job.spark.config.items():
+        text = str(value)
+        settings[name] = text.lower() if isinstance(value, bool) else text
+    return settings
 
 
 def _defaults(job: Job) -> dict[str, str]:
@@ -60,11 +62,24 @@ def _defaults(job: Job) -> dict[str, str]:
 
     An Arrow batch is what a worker takes in at once: few enough rows that none of it is gigabytes, or hours of work.
     """
-    rows = min((records_per_batch(section.name) for section in job.stages), default=0)
-    return {"spark.sql.execution.arrow.maxRecordsPerBatch": str(rows)} if rows else {}
+    if not job.stages:
+        return {}
+    rows = min(records_per_batch(section.name) for section in job.stages)
+    return {"spark.sql.execution.arrow.maxRecordsPerBatch": str(rows)}
 
 
-def _own(job: Job) -> SparkSession:
+def _other_settings(job: Job, running: SparkSession) -> set[str]:
+    """Return the names of the job file's settings that a running session does not have."""
+    others = set()
+    for name, value in _settings(job).items():
+        # Spark reads true, false and the names of modes in any case.
+        current = str(running.conf.get(name, None))
+        if current.lower() != value.lower():
+            others.add(name)
+    return others
+
+
+def _own_session(job: Job) -> SparkSession:
     builder = SparkSession.builder.appName(job.name)
     if job.spark.remote:
         builder = builder.remote(job.spark.remote)
@@ -72,48 +87,49 @@ def _own(job: Job) -> SparkSession:
         builder = builder.master(job.spark.master or "local[*]")
         # Spark's own bar would write over our progress line.
         builder = builder.config("spark.ui.showConsoleProgress", "false")
-    for name, value in (_defaults(job) | _settings(job)).items():
+    settings = _defaults(job) | _settings(job)
+    for name, value in settings.items():
         builder = builder.config(name, value)
     try:
         return builder.getOrCreate()
-    except Exception as error:
-        java = _java_version()
-        if job.spark.remote or java is not None:
+    except PySparkRuntimeError as error:  # the JVM did not start
+        if _java_runs():
             raise
         raise JobError(f"{job.name}: {_NO_JAVA}") from error
 
 
-def _java_version() -> str | None:
-    """Return what Java says of itself; None where there is none that runs."""
+def _java_runs() -> bool:
     home = os.environ.get("JAVA_HOME")
-    command = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    command = str(Path(home, "bin", "java")) if home else "java"
     try:
-        done = subprocess.run([command or "java", "-version"], capture_output=True, text=True, timeout=30, check=True)
+        subprocess.run([command, "-version"], capture_output=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None
-    return (done.stderr or done.stdout).strip()
+        return False
+    return True
 
 
-def _submitted(job: Job) -> SparkSession:
-    """Take spark-submit's session: what was given there wins, other settings are added where a running session takes
-    them."""
+def _submitted_session(job: Job) -> SparkSession:
+    """Return spark-submit's session: what it was submitted with wins, other settings of the job file are added."""
     session = SparkSession.builder.getOrCreate()
-    given = session.sparkContext.getConf()
-    late = set()
-    for name, value in (_defaults(job) | _settings(job)).items():
-        if not given.contains(name):
-            try:
-                session.conf.set(name, value)
-            except AnalysisException:  # memory, cores and the like are fixed once a session runs
-                late.add(name)
-    _left_out(job, late)
+    submitted = session.sparkContext.getConf()
+    fixed = set()
+    settings = _defaults(job) | _settings(job)
+    for name, value in settings.items():
+        if submitted.contains(name):
+            continue
+        try:
+            session.conf.set(name, value)
+        except AnalysisException:  # memory, cores and the like are fixed once a session runs
+            fixed.add(name)
+    _warn_of_settings_left_out(job, fixed)
     return session
 
 
-def _left_out(job: Job, names: set[str]) -> None:
-    if names:
-        hint = "give them to spark-submit or to the cluster" if _SUBMITTED in os.environ else "set them there"
-        say(
-            f"{job.name}: the session is running already; these settings of the job file were left out, "
-            f"{hint}: {', '.join(sorted(names))}"
-        )
+def _warn_of_settings_left_out(job: Job, names: set[str]) -> None:
+    if not names:
+        return
+    hint = "give them to spark-submit or to the cluster" if _SUBMITTED in os.environ else "set them there"
+    say(
+        f"{job.name}: the session is running already; these settings of the job file were left out, {hint}: "
+        f"{', '.join(sorted(names))}"
+    )

@@ -1,4 +1,4 @@
-"""Reading a job's input and writing its output, by whatever format Spark knows."""
+"""Reading a job's input and writing its output, in any format that Spark knows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ def read(spark: SparkSession, section: ReadSection) -> DataFrame:
     if section.table:
         frame = reader.table(section.table)
     else:
+        reader = reader.format(str(section.format))
         if section.schema:
             reader = reader.schema(section.schema)
-        frame = reader.format(str(section.format)).load(section.path)
+        frame = reader.load(section.path)
     if section.where:
         frame = frame.where(section.where)
-    return frame.selectExpr(*section.columns) if section.columns else frame
+    if section.columns:
+        frame = frame.selectExpr(*section.columns)
+    return frame
 
 
 def write(frame: DataFrame, section: WriteSection, mode: str) -> None:
-    """Write a frame; what there is to say about its columns and the path, Spark says before it runs anything."""
+    """Write a frame; what Spark has against its columns or the path, it says before it runs anything."""
     writer = frame.write.mode(mode).options(**section.options)
     if section.format:
         writer = writer.format(section.format)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ class Entity(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """The text tokens of one window: probabilities ``(tokens, labels)``, spans, and which continue the word before."""
+    """The text tokens of one window: probabilities ``(tokens, labels)``, spans, and which tokens continue a word."""
 
     scores: np.ndarray
     spans: Sequence[tuple[int, int]]
@@ -31,29 +32,42 @@ def aggregate(tokens: Tokens, labels: Sequence[str], strategy: str) -> list[Enti
     """Turn the tokens of one window into entities by one of `STRATEGIES`; every label is kept, ``O`` too."""
     if strategy == "none":
         return label_tokens(tokens, labels)
-    return group(label_tokens(tokens, labels) if strategy == "simple" else label_words(tokens, labels, strategy))
+    if strategy == "simple":
+        return group(label_tokens(tokens, labels))
+    return group(label_words(tokens, labels, strategy))
 
 
 def label_tokens(tokens: Tokens, labels: Sequence[str]) -> list[Entity]:
-    """Give each token its most probable label."""
+    """Label each token with its most probable label."""
     best = tokens.scores.argmax(axis=-1)
-    found = tokens.scores[np.arange(len(best)), best].tolist()
-    return [
-        Entity(labels[index], *span, score)
-        for index, span, score in zip(best.tolist(), tokens.spans, found, strict=True)
-    ]
+    scores = tokens.scores[np.arange(len(best)), best].tolist()
+    entities = []
+    for label, span, score in zip(best.tolist(), tokens.spans, scores, strict=True):
+        start, end = span
+        entities.append(Entity(labels[label], start, end, score))
+    return entities
 
 
 def label_words(tokens: Tokens, labels: Sequence[str], strategy: str) -> list[Entity]:
-    """Fold subwords into words and give each word one label: of its first token, its surest token, or its mean."""
-    found = []
-    for start, end in _words(tokens.is_subword):
-        scores = _WORD_SCORES[strategy](tokens.scores[start:end])
+    """Join subwords to words and label each word: by its first token, its most certain token, or its mean."""
+    entities = []
+    for first, stop in _words(tokens.is_subword):
+        scores = _WORD_SCORES[strategy](tokens.scores[first:stop])
         best = int(scores.argmax())
-        found.append(Entity(labels[best], tokens.spans[start][0], tokens.spans[end - 1][1], float(scores[best])))
-    return found
+        start, _ = tokens.spans[first]
+        _, end = tokens.spans[stop - 1]
+        entities.append(
+            Entity(
+                label=labels[best],
+                start=start,
+                end=end,
+                score=float(scores[best]),
+            )
+        )
+    return entities
 
 
+# From the probabilities of a word's tokens, ``(tokens, labels)``, to those of the word.
 _WORD_SCORES = {
     "first": lambda scores: scores[0],
     "average": lambda scores: np.nanmean(scores, axis=0),
@@ -62,50 +76,63 @@ _WORD_SCORES = {
 
 
 def _words(is_subword: Sequence[bool]) -> list[tuple[int, int]]:
+    """Return the first token of each word, and the one behind its last."""
     starts = [index for index, continues in enumerate(is_subword) if index == 0 or not continues]
-    return list(zip(starts, [*starts[1:], len(is_subword)], strict=True)) if starts else []
+    return list(pairwise([*starts, len(is_subword)]))
 
 
 def group(entities: Sequence[Entity]) -> list[Entity]:
     """Join neighbours of one type; ``B-`` always begins a new group, and a label without a prefix counts as ``I-``."""
     groups: list[list[Entity]] = []
+    previous_kind = None
     for entity in entities:
         prefix, kind = _split(entity.label)
-        if groups and prefix != "B" and kind == _split(groups[-1][-1].label)[1]:
+        if prefix != "B" and kind == previous_kind:
             groups[-1].append(entity)
         else:
             groups.append([entity])
-    return [_joined(members) for members in groups]
+        previous_kind = kind
+    return [_join(members) for members in groups]
 
 
 def _split(label: str) -> tuple[str, str]:
-    return (label[0], label[2:]) if label.startswith(("B-", "I-")) else ("I", label)
+    """Return the prefix of a label, and its type."""
+    if label.startswith(("B-", "I-")):
+        return label[0], label[2:]
+    return "I", label
 
 
-def _joined(members: Sequence[Entity]) -> Entity:
+def _join(members: Sequence[Entity]) -> Entity:
+    # transformers drops whatever stands before the first dash here, a prefix or not.
     label = members[0].label.split("-", 1)[-1]
+    scores = np.array([member.score for member in members], np.float32)
     return Entity(
         label,
-        members[0].start,
-        members[-1].end,
-        float(np.nanmean(np.array([member.score for member in members], np.float32))),
+        start=members[0].start,
+        end=members[-1].end,
+        score=float(np.nanmean(scores)),
     )
 
 
 def resolve_overlaps(entities: Sequence[Entity]) -> list[Entity]:
-    """Where entities of neighbouring windows overlap, keep the longer one, and the surer one of equal length."""
-    ordered = sorted(entities, key=lambda entity: entity.start)
+    """Where entities of neighbouring windows overlap, keep the longer one, and of equal length the one with the higher
+    score."""
     kept: list[Entity] = []
-    for entity in ordered:
-        if kept and kept[-1].start <= entity.start < kept[-1].end:
-            if (entity.end - entity.start, entity.score) > (kept[-1].end - kept[-1].start, kept[-1].score):
-                kept[-1] = entity
-        else:
+    for entity in sorted(entities, key=lambda entity: entity.start):
+        if not kept or entity.start >= kept[-1].end:
             kept.append(entity)
+            continue
+        rival = kept[-1]
+        if (entity.end - entity.start, entity.score) > (rival.end - rival.start, rival.score):
+            kept[-1] = entity
     return kept
 
 
+# Schemes differ in the letters of their tags; BIOES is what `chunks` computes with.
 _SAME_TAG = {"L": "E", "U": "S", "M": "I"}
+_TAGS = frozenset("BIESLUM")
+
+# Tags that begin a chunk although the chunk before may be of the same type.
 _STARTS_AFTER = {"E": "EI", "S": "EI", "O": "EI"}
 
 
@@ -117,25 +144,27 @@ def chunks(labels: Sequence[str]) -> list[tuple[str, int, int]]:
     >>> chunks(["B-PER", "I-PER", "O", "S-LOC", "I-ORG", "E-ORG"])
     [('PER', 0, 1), ('LOC', 3, 3), ('ORG', 4, 5)]
     """
-    found: list[tuple[str, int, int]] = []
-    tag, kind, start = "O", "", -1
-    for index, label in enumerate([*labels, "O"]):
+    result: list[tuple[str, int, int]] = []
+    tag, kind = "O", ""
+    start = None
+    for index, label in enumerate([*labels, "O"]):  # the last one closes a chunk that is open at the end
         next_tag, next_kind = _tag(label)
-        if start >= 0 and _ends(tag, next_tag, kind, next_kind):
-            found.append((kind, start, index - 1))
-            start = -1
-        if next_tag != "O" and (next_tag in "BS" or kind != next_kind or next_tag in _STARTS_AFTER.get(tag, "")):
+        changes = kind != next_kind
+        if start is not None and (changes or tag in "ES" or next_tag in "BSO"):
+            result.append((kind, start, index - 1))
+            start = None
+        starts = changes or next_tag in "BS" or next_tag in _STARTS_AFTER.get(tag, "")
+        if starts and next_tag != "O":
             start = index
         tag, kind = next_tag, next_kind
-    return found
+    return result
 
 
 def _tag(label: str) -> tuple[str, str]:
+    """Return the BIOES tag of a label, and its type; a label without a tag is inside (``I``)."""
     if label == "O":
         return "O", ""
     prefix, dash, kind = label.partition("-")
-    return (_SAME_TAG.get(prefix, prefix), kind) if dash and prefix in set("BIESLUM") else ("I", label)
-
-
-def _ends(tag: str, next_tag: str, kind: str, next_kind: str) -> bool:
-    return tag in "ES" or next_tag in "BSO" or kind != next_kind
+    if dash and prefix in _TAGS:
+        return _SAME_TAG.get(prefix, prefix), kind
+    return "I", label

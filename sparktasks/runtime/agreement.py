@@ -13,7 +13,7 @@ import numpy as np
 from sparktasks.errors import BundleError, DataError, ParamError
 from sparktasks.ops.pooling import pool
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.generation.generator import Generator, Reading
+from sparktasks.runtime.generation.generator import Generator, GeneratorOptions, Reading
 from sparktasks.runtime.generation.layout import generates
 from sparktasks.runtime.generation.scheduler import Capacity
 from sparktasks.runtime.generation.settings import Settings
@@ -219,7 +219,8 @@ class Generation:
         settings = Settings(max_new_tokens=_NEW_TOKENS, decoder_start_token_id=start)
         room = None if bundle.positions is None else bundle.positions - _NEW_TOKENS
         capacity = Capacity(sequences, 1 << 16, batch_tokens)
-        self._generator = Generator(bundle, settings, Reading(room), capacity, device="cpu")
+        options = GeneratorOptions(settings, Reading(room), capacity, device="cpu")
+        self._generator = Generator(bundle, options)
         self._prompts = [prompt for prompt in self._generator.prompts(texts) if prompt.ids]
 
     def work(self, texts: int = _TIMED_TEXTS) -> object:

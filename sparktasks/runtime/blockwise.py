@@ -6,24 +6,20 @@ activations to 8 bits by its own scale, so that a text's result does not depend 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sparktasks.runtime.accuracy import INT8_PRODUCTS
+from sparktasks.runtime.graph import BLOCK_PRODUCT
+from sparktasks.runtime.weight_matrices import Matrix, Scope, branches
+
 BLOCK = 32
 LARGE = 1_500_000_000  # protobuf ends at 2 GiB
 
 _DOMAIN = "com.microsoft"
-_INT8_PRODUCTS = 4  # MatMulNBits' accuracy level; at the others, 8-bit products are slower than float32 ones
-
-# Products of fewer outputs, such as a head of a few labels, stay float32: there is nothing to gain from them.
-_NARROWEST = 32
-
-# Tables of fewer rows, such as those of token types, stay float32 too.
-_SHORTEST_TABLE = 256
 
 # A product of so many times more outputs than inputs is the head of a language model; other layers have 8 at most.
 _HEAD = 8
@@ -41,11 +37,12 @@ def quantize_weights(source: Path, target: Path, bits: int, block: int = BLOCK) 
     import onnx
 
     model = onnx.load(source)
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    opset = opsets.get("", opsets.get("ai.onnx", 0))
     _Rewriter(model.graph, bits, block, merges=opset >= _SPLIT_OPSET).rewrite(model.graph)
     for _ in range(2):  # what a dropped Transpose read can go then
         _drop_unread(model.graph, _names_read(model.graph))
-    if _DOMAIN not in [entry.domain for entry in model.opset_import]:
+    if _DOMAIN not in opsets:
         model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
     is_large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGE
     onnx.save(model, target, save_as_external_data=is_large, location=f"{target.name}.data")
@@ -81,81 +78,6 @@ def pack_halves(values: np.ndarray) -> np.ndarray:
     return np.asarray(values[..., 0::2] | (values[..., 1::2] << 4))
 
 
-@dataclass(frozen=True)
-class _Matrix:
-    """A constant matrix of a graph: a product's weight ``(inputs, outputs)``, stored as that or ``turned``.
-
-    ``scope`` is the number of the graph that has it: two branches may each have a weight of one name.
-    """
-
-    tensor: Any
-    scope: int
-    turned: bool = False
-
-    @property
-    def key(self) -> tuple[int, str, bool]:
-        """What tells it from other matrices."""
-        return self.scope, self.tensor.name, self.turned
-
-    @property
-    def inputs(self) -> int:
-        return int(self.tensor.dims[1 if self.turned else 0])
-
-    @property
-    def outputs(self) -> int:
-        return int(self.tensor.dims[0 if self.turned else 1])
-
-    def rows(self) -> np.ndarray:
-        """Return the weights of each output, ``(outputs, inputs)``."""
-        from onnx import numpy_helper
-
-        values = numpy_helper.to_array(self.tensor)
-        return values if self.turned else values.T
-
-
-class _Scope:
-    """The constants that the nodes of a graph can name: its own, and those of the graphs around it."""
-
-    def __init__(self, graph: Any, outer: _Scope | None, number: int) -> None:
-        self._shapes: dict[str, list[int]] = dict(outer._shapes) if outer else {}
-        self._matrices: dict[str, _Matrix] = dict(outer._matrices) if outer else {}
-        for tensor in graph.initializer:
-            self._shapes[tensor.name] = list(tensor.dims)
-            self._matrices.pop(tensor.name, None)
-            if _is_float_matrix(tensor):
-                self._matrices[tensor.name] = _Matrix(tensor, number)
-        # A head that shares its weights with the embedding reads them through a Transpose.
-        for node in graph.node:
-            if node.op_type == "Transpose" and node.input[0] in self._matrices:
-                self._matrices[node.output[0]] = replace(self._matrices[node.input[0]], turned=True)
-
-    def weight(self, node: Any) -> _Matrix | None:
-        """Return the weight of a matrix product; None where it is no product, or a small one, or not by a constant."""
-        matrix = self._matrices.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
-        if matrix is not None and node.op_type == "Gemm":
-            matrix = self._gemm_weight(node, matrix)
-        return matrix if matrix is not None and min(matrix.inputs, matrix.outputs) >= _NARROWEST else None
-
-    def _gemm_weight(self, node: Any, matrix: _Matrix) -> _Matrix | None:
-        """Return the weight of a Gemm; None where it does more than multiply by it and add a constant vector."""
-        if _attribute(node, "transB", 0):
-            matrix = replace(matrix, turned=not matrix.turned)
-        factors = [_attribute(node, "alpha", 1.0), _attribute(node, "beta", 1.0)]
-        biases = [self._shapes.get(name) for name in node.input[2:3] if name]
-        is_plain = factors == [1.0, 1.0] and not _attribute(node, "transA", 0)
-        return matrix if is_plain and biases in ([], [[matrix.outputs]]) else None
-
-    def table(self, node: Any) -> _Matrix | None:
-        """Return the table that a Gather takes rows of; None where it is something else, or small."""
-        if node.op_type != "Gather" or _attribute(node, "axis", 0) != 0:
-            return None
-        matrix = self._matrices.get(node.input[0])
-        if matrix is None or matrix.turned:
-            return None
-        rows, width = matrix.tensor.dims
-        return matrix if rows >= _SHORTEST_TABLE and width >= _NARROWEST else None
-
-
 class _Rewriter:
     """Puts quantised nodes in the place of products and embeddings; their weights go into the outermost graph."""
 
@@ -167,48 +89,51 @@ class _Rewriter:
         self._stored: dict[tuple, list[str]] = {}
         self._scopes = 0
 
-    def rewrite(self, graph: Any, outer: _Scope | None = None) -> None:
+    def rewrite(self, graph: Any, outer: Scope | None = None) -> None:
+        """Replace the nodes of a graph, and of every graph inside of it."""
         self._scopes += 1
-        scope = _Scope(graph, outer, self._scopes)
-        for inner in _branches(graph):
+        scope = Scope(graph, outer, self._scopes)
+        for inner in branches(graph):
             self.rewrite(inner, scope)
         results = {port.name for port in graph.output}
-        first, later = self._merged(graph, scope, results)
+        groups = self._groups(graph, scope, results) if self._merges else []
+        firsts = {group[0].output[0]: group for group in groups}
+        dropped = {node.output[0] for group in groups for node in group[1:]}
         nodes: list[Any] = []
         for node in graph.node:
-            weight = scope.weight(node)
-            table = scope.table(node)
-            if node.output[0] in first:
-                nodes.extend(self._products(first[node.output[0]], scope))
-            elif node.output[0] in later:
-                continue
-            elif weight is not None:
-                is_head = node.output[0] in results or weight.outputs > _HEAD * weight.inputs
-                bits = 8 if is_head else self._bits
-                nodes.append(self._product(node.input[0], [weight], list(node.output), bits, node.input[2:3]))
-            elif table is not None:
-                nodes.append(self._lookup(node, table))
-            else:
-                nodes.append(node)
+            output = node.output[0]
+            if output in firsts:
+                nodes.extend(self._merged_product(firsts[output], scope))
+            elif output not in dropped:
+                nodes.append(self._replaced(node, scope, results))
         del graph.node[:]
         graph.node.extend(nodes)
 
-    def _merged(self, graph: Any, scope: _Scope, results: set[str]) -> tuple[dict[str, list[Any]], set[str]]:
-        """Return the products that become one, by the output of the first of them, and the outputs of the others.
+    def _replaced(self, node: Any, scope: Scope, results: set[str]) -> Any:
+        """Return the quantised node that takes a node's place; the node itself where it has no large weight."""
+        weight = scope.weight(node)
+        if weight is not None:
+            is_head = node.output[0] in results or _is_vocabulary(weight)
+            bits = 8 if is_head else self._bits
+            return self._product(node.input[0], [weight], list(node.output), bits, node.input[2:3])
+        table = scope.table(node)
+        return node if table is None else self._lookup(node, table)
 
-        Products of the same input, such as those that make query, key and value, start one kernel then, and not three.
+    def _groups(self, graph: Any, scope: Scope, results: set[str]) -> list[list[Any]]:
+        """Return the products that become one: several of the same input, such as those of query, key and value.
+
+        They start one kernel then, and not three.
         """
         by_input: dict[str, list[Any]] = {}
         for node in graph.node:
-            weight = scope.weight(node) if node.op_type == "MatMul" else None
-            if weight is not None and node.output[0] not in results and weight.outputs <= _HEAD * weight.inputs:
+            if node.op_type != "MatMul" or node.output[0] in results:
+                continue
+            weight = scope.weight(node)
+            if weight is not None and not _is_vocabulary(weight):
                 by_input.setdefault(node.input[0], []).append(node)
-        groups = [group for group in by_input.values() if len(group) > 1 and self._merges]
-        first = {group[0].output[0]: group for group in groups}
-        later = {node.output[0] for group in groups for node in group[1:]}
-        return first, later
+        return [group for group in by_input.values() if len(group) > 1]
 
-    def _products(self, group: Sequence[Any], scope: _Scope) -> list[Any]:
+    def _merged_product(self, group: Sequence[Any], scope: Scope) -> list[Any]:
         """Return one product for several of the same input, and the node that takes its result apart."""
         import onnx
 
@@ -224,17 +149,18 @@ class _Rewriter:
     def _product(
         self,
         source: str,
-        weights: Sequence[_Matrix],
+        weights: Sequence[Matrix],
         outputs: list[str],
         bits: int,
         bias: Sequence[str] = (),
     ) -> Any:
+        """Return the node that multiplies by weights in blocks."""
         import onnx
 
         names = self._store(weights, bits)
         added = ["", *bias] if any(bias) else []  # the empty name is g_idx, an order of the inputs
         return onnx.helper.make_node(
-            "MatMulNBits",
+            BLOCK_PRODUCT,
             [source, *names, *added],
             outputs,
             name=f"{outputs[0]}_product",
@@ -243,10 +169,10 @@ class _Rewriter:
             N=sum(weight.outputs for weight in weights),
             bits=bits,
             block_size=self._block,
-            accuracy_level=_INT8_PRODUCTS,
+            accuracy_level=INT8_PRODUCTS,
         )
 
-    def _store(self, weights: Sequence[_Matrix], bits: int) -> list[str]:
+    def _store(self, weights: Sequence[Matrix], bits: int) -> list[str]:
         """Put the weights of one product into the outermost graph; returns the names of integers, scales and zeros."""
         key = (bits, *(weight.key for weight in weights))
         if key not in self._stored:
@@ -254,19 +180,19 @@ class _Rewriter:
             integers, scales, zeros = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
             if bits == 4:
                 integers, zeros = pack_halves(integers), pack_halves(zeros)
-            self._stored[key] = self._added(f"{weights[0].tensor.name}_{bits}bit", integers, scales, zeros)
+            self._stored[key] = self._added(f"{weights[0].name}_{bits}bit", integers, scales, zeros)
         return self._stored[key]
 
-    def _lookup(self, node: Any, table: _Matrix) -> Any:
+    def _lookup(self, node: Any, table: Matrix) -> Any:
         """Return the node that takes rows of a table in 8 bits."""
         import onnx
 
         key = ("table", table.key)
         if key not in self._stored:
-            rows = onnx.numpy_helper.to_array(table.tensor)
+            rows = table.stored()
             integers, scales, zeros = round_in_blocks(rows, 8, self._block)
             flat = integers.reshape(len(rows), -1)[:, : rows.shape[1]]
-            self._stored[key] = self._added(f"{table.tensor.name}_table", flat, scales, zeros)
+            self._stored[key] = self._added(f"{table.name}_table", flat, scales, zeros)
         integers_name, scales_name, zeros_name = self._stored[key]
         return onnx.helper.make_node(
             "GatherBlockQuantized",
@@ -285,31 +211,36 @@ class _Rewriter:
         from onnx import numpy_helper
 
         number = len(self._stored)  # two branches may have weights of one name
-        arrays = {"integers": integers, "scales": scales, "zeros": zeros}
-        names = [f"{stem}_{number}_{kind}" for kind in arrays]
-        for name, array in zip(names, arrays.values(), strict=True):
+        arrays = {
+            f"{stem}_{number}_integers": integers,
+            f"{stem}_{number}_scales": scales,
+            f"{stem}_{number}_zeros": zeros,
+        }
+        for name, array in arrays.items():
             self._main.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return names
+        return list(arrays)
 
 
-def _is_float_matrix(tensor: Any) -> bool:
-    from onnx import TensorProto
-
-    return bool(tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2)
-
-
-def _attribute(node: Any, name: str, default: Any) -> Any:
-    from onnx.helper import get_attribute_value
-
-    return next((get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
+def _is_vocabulary(weight: Matrix) -> bool:
+    """Tell whether a product computes the logits of a vocabulary."""
+    return weight.outputs > _HEAD * weight.inputs
 
 
-def _branches(graph: Any) -> Iterator[Any]:
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
+def _drop_unread(graph: Any, read: set[str]) -> None:
+    """Leave out the weights that nothing reads any more, and the nodes that turned them."""
+    for inner in branches(graph):
+        _drop_unread(inner, read)
+    unread = {tensor.name for tensor in graph.initializer if tensor.name not in read}
+    # Old files list their weights among the inputs, too.
+    _keep(graph.input, [port for port in graph.input if port.name not in unread])
+    _keep(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in unread])
+    _keep(graph.node, [node for node in graph.node if node.op_type != "Transpose" or read.intersection(node.output)])
+
+
+def _keep(entries: Any, kept: list[Any]) -> None:
+    """Leave only some entries in a field of a message."""
+    del entries[:]
+    entries.extend(kept)
 
 
 def _names_read(graph: Any) -> set[str]:
@@ -317,22 +248,6 @@ def _names_read(graph: Any) -> set[str]:
     names = {port.name for port in graph.output}
     for node in graph.node:
         names.update(node.input)
-    for inner in _branches(graph):
+    for inner in branches(graph):
         names |= _names_read(inner)
     return names
-
-
-def _drop_unread(graph: Any, read: set[str]) -> None:
-    """Leave out the weights that nothing reads any more, and the nodes that turned them."""
-    for inner in _branches(graph):
-        _drop_unread(inner, read)
-    nodes = [node for node in graph.node if node.op_type != "Transpose" or read.intersection(node.output)]
-    tensors = [tensor for tensor in graph.initializer if tensor.name in read]
-    dropped = {tensor.name for tensor in graph.initializer} - read
-    inputs = [port for port in graph.input if port.name not in dropped]  # old files list their weights there too
-    del graph.input[:]
-    graph.input.extend(inputs)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    del graph.initializer[:]
-    graph.initializer.extend(tensors)

@@ -11,7 +11,8 @@ from typing import Any
 
 from sparktasks.errors import BundleError, listed
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.folder_files import interpreting
+from sparktasks.runtime.folder_files import interpreting, section
+from sparktasks.runtime.model_files import EXPORT
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
@@ -38,24 +39,24 @@ def check_text_encoder(bundle: Bundle) -> None:
 
 def _check_axes(bundle: Bundle) -> None:
     """Raise `BundleError` where inputs are not ``(texts, tokens)``, or a fixed length cannot be filled up."""
+    who = f"{bundle.folder}: {bundle.model}"
     shapes = {port.name: port.shape for port in bundle.graph.inputs}
     if "input_ids" not in shapes:
-        raise BundleError(f"{bundle.folder}: {bundle.model} takes {listed(shapes)}, and no input_ids")
+        raise BundleError(f"{who} takes {listed(shapes)}, and no input_ids")
     odd = {name: list(shape) for name, shape in shapes.items() if len(shape) != 2}
     if odd:
-        raise BundleError(
-            f"{bundle.folder}: {bundle.model} takes {odd}; inputs of two axes are expected: texts and tokens"
-        )
-    sizes = {tuple(size for size in shape if isinstance(size, int)) for shape in shapes.values()}
-    if len(sizes) > 1:
-        raise BundleError(f"{bundle.folder}: {bundle.model} has inputs of unlike fixed sizes: {shapes}")
+        raise BundleError(f"{who} takes {odd}; inputs of two axes are expected: texts and tokens")
+    if len(set(map(_fixed_sizes, shapes.values()))) > 1:
+        raise BundleError(f"{who} has inputs of unlike fixed sizes: {shapes}")
     if bundle.fixed_length is not None and "attention_mask" not in shapes:
         raise BundleError(
-            f"{bundle.folder}: {bundle.model} takes exactly {bundle.fixed_length} tokens and no "
-            "attention_mask, so that "
-            "shorter texts cannot be filled up. Export it with axes that vary: optimum-cli export onnx "
-            "--model MODEL FOLDER"
+            f"{who} takes exactly {bundle.fixed_length} tokens and no attention_mask, so that shorter texts cannot be "
+            f"filled up. Export it with axes that vary: {EXPORT}"
         )
+
+
+def _fixed_sizes(shape: tuple[int | str, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if isinstance(size, int))
 
 
 def check_tokenizer(bundle: Bundle) -> None:
@@ -74,14 +75,12 @@ def check_tokenizer(bundle: Bundle) -> None:
     if rows is None:
         return
     with interpreting(bundle.tokenizer_path):
-        ids = _token_ids(content)
-        special = {str(token["content"]) for token in content.get("added_tokens") or () if token.get("special")}
-    beyond = {token: index for token, index in ids.items() if index >= rows}
-    ordinary = {token: index for token, index in beyond.items() if token not in special}
+        beyond = {token: index for token, index in _token_ids(content).items() if index >= rows}
+        special = _special_tokens(content)
+    ordinary = [index for token, index in beyond.items() if token not in special]
     if ordinary:
         raise BundleError(
-            f"{bundle.tokenizer_path} makes token ids up to {max(ordinary.values())}, but the embedding in "
-            f"{bundle.model} "
+            f"{bundle.tokenizer_path} makes token ids up to {max(ordinary)}, but the embedding in {bundle.model} "
             f"has {rows} rows: they do not belong together. Take both files from one model"
         )
     if beyond:
@@ -101,7 +100,7 @@ def without_embedding(token: str | None, index: int, rows: int) -> str:
 
 def vocabulary_ids(content: Mapping[str, Any]) -> dict[str, int]:
     """Return the ids of a tokenizer.json's vocabulary, without the tokens that were added to it."""
-    vocabulary = (content.get("model") or {}).get("vocab") or {}
+    vocabulary = section(content, "model").get("vocab") or {}
     if isinstance(vocabulary, Mapping):
         return {str(token): int(index) for token, index in vocabulary.items()}
     # Unigram: pieces with their scores, in the order of their ids
@@ -116,32 +115,42 @@ def _token_ids(content: Mapping[str, Any]) -> dict[str, int]:
     return ids
 
 
+def _special_tokens(content: Mapping[str, Any]) -> set[str]:
+    """Return the added tokens of a tokenizer.json that are marked as special."""
+    return {str(token["content"]) for token in content.get("added_tokens") or () if token.get("special")}
+
+
 def check_logits(bundle: Bundle, *axes: str) -> None:
     """Raise `BundleError` where a graph computes no logits of these axes, or not one column for each label."""
+    who = f"{bundle.folder}: {bundle.model} computes"
     port, width = bundle.logits, bundle.logits_width
+    expected = f"({', '.join(axes)})"
     role = _OTHER_ROLES.get(port.name.partition(".")[0])
     if role is not None:
-        raise BundleError(
-            f"{bundle.folder}: {bundle.model} computes "
-            f"{listed(output.name for output in bundle.graph.outputs)}: it is {role}, "
-            f"but logits of shape ({', '.join(axes)}) are expected"
-        )
+        names = listed(output.name for output in bundle.graph.outputs)
+        raise BundleError(f"{who} {names}: it is {role}, but logits of shape {expected} are expected")
     if len(port.shape) != len(axes):
         raise BundleError(
-            f"{bundle.folder}: {bundle.model} computes {port.name} of shape {list(port.shape)}, but "
-            f"({', '.join(axes)}) "
-            "is wanted. Was it exported for another task?"
+            f"{who} {port.name} of shape {list(port.shape)}, but {expected} is wanted. "
+            "Was it exported for another task?"
         )
-    names_labels = "id2label" in bundle.config or "num_labels" in bundle.config
-    if width is not None and not names_labels and width == bundle.config.get("vocab_size"):
+    if width is not None:
+        _check_width(bundle, width)
+    _ = bundle.labels  # raises where id2label does not number them
+
+
+def _check_width(bundle: Bundle, width: int) -> None:
+    """Raise `BundleError` where logits of so many columns are not those of the labels."""
+    config = bundle.config
+    names_labels = "id2label" in config or "num_labels" in config
+    if not names_labels and width == config.get("vocab_size"):
         raise BundleError(
             f"{bundle.folder}: {bundle.model} computes one score for each of the {width} tokens of the vocabulary: "
             "it is a language model, not a classifier"
         )
-    if width is not None and width != len(bundle.labels):
+    if width != len(bundle.labels):
         raise BundleError(
             f"{bundle.folder}: config.json names {len(bundle.labels)} labels, but the graph {bundle.model} "
-            f"computes {width} "
-            f"({port.name}: {list(port.shape)}). Correct id2label, or export the model again"
+            f"computes {width} ({bundle.logits.name}: {list(bundle.logits.shape)}). Correct id2label, or export the "
+            "model again"
         )
-    _ = bundle.labels  # raises where id2label does not number them

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sparktasks.errors import BundleError
+from sparktasks.errors import BundleError, SparkTasksError
 
 _OBJECT, _LIST, _TEXT, _NUMBER, _FLAG = (dict,), (list,), (str,), (int, float), (bool,)
 _IDS = (int, float, list)  # one token id, or several
@@ -69,6 +69,7 @@ FORMS: dict[str, tuple[tuple[type, ...], Fields]] = {
         {**dict.fromkeys(("eos_token_id", "bos_token_id", "forced_eos_token_id"), _IDS)},
     ),
     "genai_config.json": (_OBJECT, {"model": _OBJECT, "search": _OBJECT}),
+    "export.json": (_OBJECT, {"components": _OBJECT}),
     "modules.json": (_LIST, {}),
     "config_sentence_transformers.json": (
         _OBJECT,
@@ -96,16 +97,21 @@ def read_json(path: Path) -> Any:
     return content
 
 
+def section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return an object inside of another; an empty one where it is missing or null."""
+    return content.get(name) or {}
+
+
 @contextmanager
-def interpreting(path: Path) -> Iterator[None]:
-    """Make what goes wrong with the content of a file, in a place that `FORMS` does not reach, a `BundleError` that
-    names it."""
+def interpreting(path: Path, kind: type[SparkTasksError] = BundleError) -> Iterator[None]:
+    """Make what goes wrong with the content of a file, in a place that `FORMS` does not reach, an error of a kind of
+    ours that names the file; errors of ours stay."""
     try:
         yield
-    except BundleError:
+    except SparkTasksError:
         raise
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise BundleError(f"{path} has another form than is expected: {type(error).__name__}: {error}") from error
+    except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise kind(f"{path} has another form than is expected: {type(error).__name__}: {error}") from error
 
 
 def _check_form(path: Path, content: Any) -> None:
@@ -141,13 +147,19 @@ def inside(folder: Path, name: str, who: str) -> Path:
     Raises `BundleError` where it is no file, or lies outside of the folder: an absolute path, one with ``..``, a link.
     ``who`` says in the message which file wants it.
     """
+    check_name(name, who)
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(f"{who} wants the file {name!r}, which is not there")
+    check_link(folder, path)
+    return path
+
+
+def check_name(name: str, who: str) -> None:
+    """Raise `BundleError` where the name of a file leads out of the folder that it is relative to."""
     path = Path(name)
     if not name or path.is_absolute() or ".." in path.parts:
         raise BundleError(f"{who} wants the file {name!r}: a path that leaves the bundle is refused")
-    if not (folder / path).is_file():
-        raise BundleError(f"{who} wants the file {name!r}, which is not there")
-    check_link(folder, folder / path)
-    return folder / path
 
 
 def check_link(folder: Path, path: Path) -> None:

@@ -7,12 +7,12 @@ protobuf's field headers through mmap takes milliseconds whatever the model's si
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from sparktasks.errors import BundleError
+from sparktasks.runtime.protobuf import Message
 
 _TYPES = {
     1: "float32",
@@ -25,10 +25,11 @@ _TYPES = {
     11: "float64",
     16: "bfloat16",
 }
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_VARINT_BYTES = 10  # of 64 bits
+BLOCK_PRODUCT = "MatMulNBits"
 _DEEPEST = 64  # branches and loops inside of each other
 _HOLDS_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+_PICKS_ROWS = frozenset({"Gather", "GatherBlockQuantized"})
+_SAME_VALUES = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ class Port:
     shape: tuple[int | str, ...]
 
 
+class BlockProduct(NamedTuple):
+    """A kind of matrix product by weights in blocks (MatMulNBits): bits of a weight, weights in a block, and the
+    accuracy level, 0 where the file leaves it to onnxruntime."""
+
+    bits: int
+    block_size: int
+    accuracy_level: int
+
+
 @dataclass(frozen=True)
 class Graph:
     """What an ONNX file's header says; ``embedding_rows`` is the number of token ids the input embedding has rows for.
@@ -47,7 +57,8 @@ class Graph:
     ``external_files`` are the files of outside data that any tensor of it names, wherever in the graph it stands.
     ``operators`` are the types of its nodes, but for those inside of branches and loops. ``all_operators`` has those
     too, written ``domain.name`` where they are not ONNX's own, and leaves out the model's own functions.
-    ``weight_types`` are the element types of its weights.
+    ``weight_types`` are the element types of its weights, ``block_products`` the kinds of its products by weights in
+    blocks.
     """
 
     inputs: tuple[Port, ...]
@@ -59,72 +70,27 @@ class Graph:
     weight_types: frozenset[str] = frozenset()
     all_operators: frozenset[str] = frozenset()
     ir_version: int = 0
+    block_products: frozenset[BlockProduct] = frozenset()
 
+    @property
+    def input_names(self) -> frozenset[str]:
+        """The names of all inputs."""
+        return frozenset(port.name for port in self.inputs)
 
-class _Message:
-    """A slice of a protobuf message; iterating gives (field number, value), value being an int or a `_Message`."""
+    def input(self, name: str) -> Port | None:
+        """Return an input by its name; None where there is none."""
+        return next((port for port in self.inputs if port.name == name), None)
 
-    def __init__(self, data: mmap.mmap, start: int, end: int) -> None:
-        self.data, self.start, self.end = data, start, end
-
-    def _varint(self, at: int) -> tuple[int, int]:
-        value = 0
-        for shift in range(0, 7 * _VARINT_BYTES, 7):
-            byte = self.data[at]
-            value |= (byte & 0x7F) << shift
-            at += 1
-            if byte < 0x80:
-                return value, at
-        raise EOFError(f"byte {at - 1} goes on with a number of more than 64 bits")
-
-    def __iter__(self) -> Iterator[tuple[int, int | _Message]]:
-        at = self.start
-        while at < self.end:
-            key, at = self._varint(at)
-            wire = key & 7
-            if wire == _VARINT:
-                value, at = self._varint(at)
-                yield key >> 3, value
-                continue
-            size, at = self._varint(at) if wire == _BYTES else ({_FIXED64: 8, _FIXED32: 4}[wire], at)
-            if at + size > self.end:
-                raise EOFError(f"byte {at} announces {size} more bytes, {self.end - at} are left")
-            if wire == _BYTES:
-                yield key >> 3, _Message(self.data, at, at + size)
-            at += size
-
-    def text(self) -> str:
-        return self.data[self.start : self.end].decode()
-
-    def has(self, part: bytes) -> bool:
-        return self.data.find(part, self.start, self.end) >= 0
-
-    def messages(self, number: int) -> list[_Message]:
-        return [value for field, value in self if field == number and isinstance(value, _Message)]
-
-    def texts(self, number: int) -> list[str]:
-        return [message.text() for message in self.messages(number)]
-
-    def ints(self, number: int) -> list[int]:
-        found: list[int] = []
-        for field, value in self:
-            if field == number:
-                found.extend([value] if isinstance(value, int) else value.packed())
-        return found
-
-    def packed(self) -> list[int]:
-        values, at = [], self.start
-        while at < self.end:
-            value, at = self._varint(at)
-            values.append(value)
-        return values
+    def output(self, name: str) -> Port | None:
+        """Return an output by its name; None where there is none."""
+        return next((port for port in self.outputs if port.name == name), None)
 
 
 def read_graph(path: Path) -> Graph:
     """Read an ONNX file's header; `BundleError` where the file is cut short or is not ONNX."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            model = _Message(data, 0, len(data))
+            model = Message(data, 0, len(data))
             graphs = model.messages(7)
             if not graphs:
                 raise EOFError("there is no graph in it")
@@ -135,134 +101,146 @@ def read_graph(path: Path) -> Graph:
         ) from error
 
 
-def _opset(model: _Message) -> int:
-    """Return the version of ONNX's own operators that a model is written in."""
-    own = [entry for entry in model.messages(8) if entry.texts(1) in ([], [""], ["ai.onnx"])]
-    return max((version for entry in own for version in entry.ints(2)), default=0)
-
-
-def _read(model: _Message, graph: _Message) -> Graph:
-    tensors = {tensor.texts(8)[0]: tensor for tensor in graph.messages(5) if tensor.texts(8)}
+def _read(model: Message, graph: Message) -> Graph:
+    tensors = {tensor.first_text(8): tensor for tensor in graph.messages(5) if tensor.texts(8)}
     nodes = [_node(message) for message in graph.messages(1)]
     ports = [_port(value) for value in graph.messages(11)]
-    whole = _scan(graph, nodes)
-    for function in model.messages(25):
-        whole.add(_scan_function(function))
-    functions = {_qualified(function.texts(10), function.texts(1)) for function in model.messages(25)}
+    contents = _Contents()
+    contents.add_graph(graph, nodes)
+    functions = model.messages(25)
+    for function in functions:
+        contents.add_nodes([_node(message) for message in function.messages(7)])
+    own_functions = {_qualified(function.first_text(10), function.first_text(1)) for function in functions}
     return Graph(
         inputs=tuple(port for port in ports if port.name not in tensors),
         outputs=tuple(_port(value) for value in graph.messages(12)),
         opset=_opset(model),
-        external_files=tuple(sorted(whole.files)),
+        external_files=tuple(sorted(contents.files)),
         embedding_rows=_embedding_rows(nodes, tensors),
         operators=frozenset(node.kind for node in nodes),
         weight_types=frozenset(_element_type(tensor) for tensor in tensors.values()),
-        all_operators=frozenset(whole.operators - functions),
-        ir_version=next(iter(model.ints(1)), 0),
+        all_operators=frozenset(contents.operators - own_functions),
+        ir_version=model.first_int(1),
+        block_products=frozenset(contents.block_products),
     )
 
 
-def _element_type(tensor: _Message) -> str:
-    return _TYPES.get(next(iter(tensor.ints(2)), 0), "other")
+def _opset(model: Message) -> int:
+    """Return the version of ONNX's own operators that a model is written in."""
+    versions = [0]
+    for entry in model.messages(8):
+        if _is_own(entry.first_text(1)):
+            versions.extend(entry.ints(2))
+    return max(versions)
 
 
-def _port(value: _Message) -> Port:
-    tensor = next((kind for proto in value.messages(2) for kind in proto.messages(1)), None)
-    if tensor is None:
-        return Port(value.texts(1)[0], "sequence", ())
-    shape: list[int | str] = []
-    for dimension in (dim for proto in tensor.messages(2) for dim in proto.messages(1)):
-        shape.append((dimension.ints(1) or dimension.texts(2) or ["?"])[0])
-    return Port(value.texts(1)[0], _TYPES.get((tensor.ints(1) or [0])[0], "other"), tuple(shape))
+def _element_type(tensor: Message) -> str:
+    return _TYPES.get(tensor.first_int(2), "other")
 
 
-def _locations(tensor: _Message) -> list[str]:
-    entries = [(entry.texts(1), entry.texts(2)) for entry in tensor.messages(13)]
-    return [value[0] for key, value in entries if key == ["location"] and value]
+def _port(value: Message) -> Port:
+    """Read an input or output (ValueInfoProto)."""
+    name = value.texts(1)[0]
+    tensors = [tensor for kind in value.messages(2) for tensor in kind.messages(1)]
+    if not tensors:
+        return Port(name, "sequence", ())
+    dimensions = [dimension for shape in tensors[0].messages(2) for dimension in shape.messages(1)]
+    shape = tuple(_dimension(dimension) for dimension in dimensions)
+    return Port(name, _TYPES.get(tensors[0].first_int(1), "other"), shape)
 
 
-@dataclass
-class _Parts:
-    """What a graph holds, in its branches and loops too: the files of its tensors, and the types of its nodes."""
-
-    files: set[str] = field(default_factory=set)
-    operators: set[str] = field(default_factory=set)
-
-    def add(self, other: _Parts) -> None:
-        self.files |= other.files
-        self.operators |= other.operators
-
-
-def _scan(graph: _Message, nodes: list[_Node], depth: int = 0) -> _Parts:
-    """Walk a graph (GraphProto), and every graph inside of it: outside data may be named by any tensor."""
-    if depth > _DEEPEST:
-        raise ValueError(f"graphs are nested more than {_DEEPEST} deep")
-    found = _scan_nodes(nodes, depth)
-    for tensor in graph.messages(5):
-        found.files.update(_locations(tensor))
-    for tensor in graph.messages(15):
-        found.files.update(_sparse_locations(tensor))
-    return found
-
-
-def _scan_function(function: _Message) -> _Parts:
-    """Walk a function of the model (FunctionProto)."""
-    return _scan_nodes([_node(message) for message in function.messages(7)], 0)
-
-
-def _scan_nodes(nodes: list[_Node], depth: int) -> _Parts:
-    found = _Parts()
-    for node in nodes:
-        found.operators.add(_qualified(node.domain, [node.kind]))
-        # Most nodes hold neither a graph nor a tensor of outside data, whose file is named under this key.
-        if node.kind in _HOLDS_GRAPHS or node.message.has(b"location"):
-            for attribute in node.message.messages(5):
-                found.add(_scan_attribute(attribute, depth))
-    return found
-
-
-def _scan_attribute(attribute: _Message, depth: int) -> _Parts:
-    """Walk an attribute (AttributeProto): a tensor, a graph, a sparse tensor, or several of one kind."""
-    found = _Parts()
-    for number, value in attribute:
-        if not isinstance(value, _Message):
-            continue
-        if number in (5, 10):
-            found.files.update(_locations(value))
-        elif number in (6, 11):
-            found.add(_scan(value, [_node(message) for message in value.messages(1)], depth + 1))
-        elif number in (22, 23):
-            found.files.update(_sparse_locations(value))
-    return found
-
-
-def _sparse_locations(tensor: _Message) -> list[str]:
-    """Return the files of a sparse tensor's values and indices (SparseTensorProto)."""
-    return [location for part in (1, 2) for dense in tensor.messages(part) for location in _locations(dense)]
+def _dimension(dimension: Message) -> int | str:
+    """Return the size of an axis, or the name of one that varies."""
+    sizes = dimension.ints(1)
+    return sizes[0] if sizes else dimension.first_text(2) or "?"
 
 
 class _Node(NamedTuple):
     inputs: list[str]
     outputs: list[str]
     kind: str
-    domain: list[str]
-    message: _Message
+    domain: str
+    message: Message
 
 
-def _node(message: _Message) -> _Node:
-    found: dict[int, list[str]] = {1: [], 2: [], 4: [], 7: []}
+def _node(message: Message) -> _Node:
+    texts: dict[int, list[str]] = {1: [], 2: [], 4: [], 7: []}
     for number, value in message:
-        if number in found and isinstance(value, _Message):
-            found[number].append(value.text())
-    return _Node(found[1], found[2], found[4][0], found[7], message)
+        if number in texts and isinstance(value, Message):
+            texts[number].append(value.text())
+    domain = texts[7][0] if texts[7] else ""
+    return _Node(texts[1], texts[2], texts[4][0], domain, message)
 
 
-def _qualified(domain: list[str], name: list[str]) -> str:
-    own = domain in ([], [""], ["ai.onnx"])
-    return name[0] if own else f"{domain[0]}.{name[0]}"
+class _Contents:
+    """What a graph holds, in its branches and loops too: the files of its tensors, the types of its nodes, and the
+    kinds of its products by weights in blocks."""
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        self.operators: set[str] = set()
+        self.block_products: set[BlockProduct] = set()
+
+    def add_graph(self, graph: Message, nodes: list[_Node], depth: int = 0) -> None:
+        """Walk a graph (GraphProto), and every graph inside of it: outside data may be named by any tensor."""
+        if depth > _DEEPEST:
+            raise ValueError(f"graphs are nested more than {_DEEPEST} deep")
+        self.add_nodes(nodes, depth)
+        for tensor in graph.messages(5):
+            self._add_tensor(tensor)
+        for tensor in graph.messages(15):
+            self._add_sparse_tensor(tensor)
+
+    def add_nodes(self, nodes: list[_Node], depth: int = 0) -> None:
+        """Walk nodes, those of a graph or of a function of the model."""
+        for node in nodes:
+            self.operators.add(_qualified(node.domain, node.kind))
+            if node.kind == BLOCK_PRODUCT:
+                self.block_products.add(block_product(node.message))
+            # Most nodes hold neither a graph nor a tensor of outside data, whose file is named under this key.
+            if node.kind in _HOLDS_GRAPHS or node.message.has(b"location"):
+                for attribute in node.message.messages(5):
+                    self._add_attribute(attribute, depth)
+
+    def _add_attribute(self, attribute: Message, depth: int) -> None:
+        """Walk an attribute (AttributeProto): a tensor, a graph, a sparse tensor, or several of one kind."""
+        for number, value in attribute:
+            if not isinstance(value, Message):
+                continue
+            if number in (5, 10):
+                self._add_tensor(value)
+            elif number in (6, 11):
+                self.add_graph(value, [_node(message) for message in value.messages(1)], depth + 1)
+            elif number in (22, 23):
+                self._add_sparse_tensor(value)
+
+    def _add_tensor(self, tensor: Message) -> None:
+        for entry in tensor.messages(13):
+            if entry.texts(1) == ["location"]:
+                self.files.update(entry.texts(2)[:1])
+
+    def _add_sparse_tensor(self, tensor: Message) -> None:
+        """Add the files of a sparse tensor's values and indices (SparseTensorProto)."""
+        for dense in (*tensor.messages(1), *tensor.messages(2)):
+            self._add_tensor(dense)
 
 
-def _embedding_rows(nodes: list[_Node], tensors: dict[str, _Message]) -> int | None:
+def block_product(node: Message) -> BlockProduct:
+    """Read what kind of product a MatMulNBits node is (NodeProto)."""
+    numbers = {attribute.first_text(1): attribute.first_int(3) for attribute in node.messages(5)}
+    return BlockProduct(numbers.get("bits", 4), numbers.get("block_size", 0), numbers.get("accuracy_level", 0))
+
+
+def _qualified(domain: str, name: str) -> str:
+    return name if _is_own(domain) else f"{domain}.{name}"
+
+
+def _is_own(domain: str) -> bool:
+    """Tell whether a domain is that of ONNX's own operators."""
+    return domain in ("", "ai.onnx")
+
+
+def _embedding_rows(nodes: list[_Node], tensors: dict[str, Message]) -> int | None:
     """Find the table that ``input_ids`` picks rows of; None where the graph hides it behind other nodes."""
     ids = {"input_ids"}
     for node in nodes:
@@ -271,7 +249,3 @@ def _embedding_rows(nodes: list[_Node], tensors: dict[str, _Message]) -> int | N
         elif node.kind in _PICKS_ROWS and node.inputs[1] in ids and node.inputs[0] in tensors:
             return next(iter(tensors[node.inputs[0]].ints(1)), None)
     return None
-
-
-_PICKS_ROWS = frozenset({"Gather", "GatherBlockQuantized"})
-_SAME_VALUES = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})

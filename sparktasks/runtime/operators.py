@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from sparktasks.errors import BundleError, listed
 from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.protobuf import bytes_field, number_field
 
 
 def check_operators(bundle: Bundle) -> None:
@@ -13,18 +14,17 @@ def check_operators(bundle: Bundle) -> None:
 
     Executors may have another onnxruntime than this process, and no check is made where this one has none.
     """
+    known = _known_operators()
     for part in bundle.parts:
         graph = part.graph
         fault = _version_fault(graph.ir_version, graph.opset)
         if fault:
             raise BundleError(
                 f"{part.model_path} is of opset {graph.opset} and IR version {graph.ir_version}, which "
-                f"{_onnxruntime()} "
-                f"does not open: {fault}. Export it with a lower opset, or upgrade onnxruntime"
+                f"{_onnxruntime()} does not open: {fault}. Export it with a lower opset, or upgrade onnxruntime"
             )
-        known = _known_operators()
-        unknown = sorted(graph.all_operators - known) if known else []
-        if unknown:
+        unknown = sorted(graph.all_operators - known)
+        if known and unknown:
             raise BundleError(
                 f"{part.model_path} has operators that {_onnxruntime()} lacks: {listed(unknown)}. "
                 "Libraries of custom operators are not loaded, since they can run any code"
@@ -66,20 +66,9 @@ def _version_fault(ir_version: int, opset: int) -> str:
 
 def _smallest(ir_version: int, opset: int) -> bytes:
     """Return an ONNX file of one Identity node (field numbers: onnx.proto3)."""
-    node = _field(1, b"x") + _field(2, b"y") + _field(4, b"Identity")
-    float_scalar = _field(2, _field(1, b"\x08\x01" + _field(2, b"")))
-    graph = _field(1, node) + _field(2, b"graph") + _field(11, _field(1, b"x") + float_scalar)
-    graph += _field(12, _field(1, b"y") + float_scalar)
-    return b"\x08" + _varint(ir_version) + _field(7, graph) + _field(8, b"\x10" + _varint(opset))
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2, len(content)]) + content
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])
+    node = bytes_field(1, b"x") + bytes_field(2, b"y") + bytes_field(4, b"Identity")
+    float_scalar = bytes_field(2, bytes_field(1, number_field(1, 1) + bytes_field(2, b"")))
+    graph = bytes_field(1, node) + bytes_field(2, b"graph")
+    graph += bytes_field(11, bytes_field(1, b"x") + float_scalar)
+    graph += bytes_field(12, bytes_field(1, b"y") + float_scalar)
+    return number_field(1, ir_version) + bytes_field(7, graph) + bytes_field(8, number_field(2, opset))

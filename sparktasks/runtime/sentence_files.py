@@ -17,7 +17,7 @@ from sparktasks.errors import BundleError, listed
 from sparktasks.ops.pooling import ACTIVATIONS, POOLINGS, layer_norm, unit
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
-from sparktasks.runtime.folder_files import TRANSFORMERS
+from sparktasks.runtime.folder_files import TRANSFORMERS, section
 
 POOLED = "sentence_embedding"
 TOKEN_OUTPUTS = ("token_embeddings", "last_hidden_state")
@@ -29,7 +29,10 @@ _KNOWN = ("Transformer", "Pooling", "Dropout", *_LAYERS)
 # The transformer module's file, by the class that wrote it.
 _TRANSFORMER_FILES = tuple(f"sentence_{name}_config.json" for name in TRANSFORMERS)
 
+_SETTINGS = "config_sentence_transformers.json"
+
 # How versions before 5.4 name the poolings, in the order in which several are joined.
+_FLAG = "pooling_mode_"
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -78,17 +81,11 @@ class SentenceFiles:
 def read_sentence_files(bundle: Bundle) -> SentenceFiles:
     """Read the files of a folder; `BundleError` names what they want and nobody here does."""
     modules = _modules(bundle)
-    settings = _object(bundle, "config_sentence_transformers.json")
-    prompts = {str(name): str(text or "") for name, text in (settings.get("prompts") or {}).items()}
-    default = settings.get("default_prompt_name")
-    if default is not None and default not in prompts:
-        raise BundleError(
-            f"{bundle.folder}/config_sentence_transformers.json: default_prompt_name={default!r} is none of "
-            f"its prompts: {listed(prompts)}"
-        )
-    pools_itself = POOLED in [port.name for port in bundle.graph.outputs]
+    settings = bundle.read_object(_SETTINGS)
+    prompts = {str(name): str(text or "") for name, text in section(settings, "prompts").items()}
+    pools_itself = bundle.graph.output(POOLED) is not None
     transformer = _transformer(bundle, modules)
-    pooling = _folder_config(bundle, modules, "Pooling", "1_Pooling")
+    pooling = bundle.read_object(f"{_path(modules, 'Pooling', '1_Pooling')}/config.json")
     return SentenceFiles(
         pooling=_modes(bundle, pooling),
         pools_prompt=bool(pooling.get("include_prompt", True)),
@@ -96,81 +93,117 @@ def read_sentence_files(bundle: Bundle) -> SentenceFiles:
         max_length=_max_length(bundle, transformer),
         lower=bool(transformer.get("do_lower_case")),
         prompts=prompts,
-        default_prompt=prompts.get(str(default), ""),
+        default_prompt=_default_prompt(bundle, settings, prompts),
         dimensions=settings.get("truncate_dim"),
-        assumed=not modules and not pooling and not pools_itself,
+        assumed=not (modules or pooling or pools_itself),
     )
 
 
+def _default_prompt(bundle: Bundle, settings: Mapping[str, Any], prompts: Mapping[str, str]) -> str:
+    """Return the text of the prompt that the settings name; an empty one where they name none."""
+    name = settings.get("default_prompt_name")
+    if name is None:
+        return ""
+    if name not in prompts:
+        raise BundleError(
+            f"{bundle.folder}/{_SETTINGS}: default_prompt_name={name!r} is none of its prompts: {listed(prompts)}"
+        )
+    return prompts[name]
+
+
+# -- modules
+
+
 def _modules(bundle: Bundle) -> list[Mapping[str, Any]]:
+    """Return the modules in their order: type, path and name of each."""
     modules = bundle.read_json("modules.json") or []
-    if not all(isinstance(module, dict) and isinstance(module.get("type"), str) for module in modules):
-        raise BundleError(f"{bundle.folder}/modules.json is not a list of modules, each with a type and a path")
-    return modules
+    for module in modules:
+        if not isinstance(module, dict) or not isinstance(module.get("type"), str):
+            raise BundleError(f"{bundle.folder}/modules.json is not a list of modules, each with a type and a path")
+    return list(modules)
 
 
 def _kind(module: Mapping[str, Any]) -> str:
     return str(module["type"]).rpartition(".")[2]
 
 
-def _object(bundle: Bundle, name: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = bundle.read_json(name) or {}
-    return found
+def _path(modules: Sequence[Mapping[str, Any]], kind: str, usual: str) -> str:
+    """Return the folder of the first module of a kind."""
+    for module in modules:
+        if _kind(module) == kind:
+            return str(module.get("path", usual) or ".")
+    return usual
 
 
-def _folder_config(bundle: Bundle, modules: Sequence[Mapping[str, Any]], kind: str, usual: str) -> Mapping[str, Any]:
-    """Read the config.json of a module's folder, which modules.json names."""
-    path = next((str(module.get("path", usual)) for module in modules if _kind(module) == kind), usual)
-    return _object(bundle, f"{path}/config.json")
+# -- the transformer
 
 
 def _transformer(bundle: Bundle, modules: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    path = next((str(module.get("path") or ".") for module in modules if _kind(module) == "Transformer"), ".")
-    found: Mapping[str, Any] = {}
+    """Read the settings of the transformer module; `BundleError` where they want what is not done here."""
+    path = _path(modules, "Transformer", ".")
+    settings: dict[str, Any] = {}
     for name in _TRANSFORMER_FILES:
-        found = found or _object(bundle, f"{path}/{name}")
+        settings = settings or bundle.read_object(f"{path}/{name}")
     who = f"{bundle.folder}: its sentence-transformers files"
-    task = found.get("transformer_task", "feature-extraction")
+    task = settings.get("transformer_task", "feature-extraction")
     if task != "feature-extraction":
         raise BundleError(f"{who} want transformer_task={task!r}; vectors need 'feature-extraction'")
-    if "message" in (found.get("modality_config") or {}):
+    if "message" in section(settings, "modality_config"):
         raise BundleError(f"{who} put texts into a chat template, which is not done here")
-    for part, options in (found.get("processing_kwargs") or {}).items():
-        unknown = sorted(set(options) - set(_PROCESSING.get(part, ())))
+    for part, options in section(settings, "processing_kwargs").items():
+        unknown = sorted(set(options).difference(_PROCESSING.get(part, ())))
         if unknown:
             raise BundleError(f"{who} set processing_kwargs {part}: {listed(unknown)}, which are not known here")
-    return found
+    return settings
 
 
 def _max_length(bundle: Bundle, transformer: Mapping[str, Any]) -> int | None:
-    """Return the most tokens of a text, never more than the model has positions."""
-    text = (transformer.get("processing_kwargs") or {}).get("text") or {}
+    """Return the most tokens of a text, never more than the model has positions; None where no file limits them."""
+    text = section(section(transformer, "processing_kwargs"), "text")
     asked = text.get("max_length", transformer.get("max_seq_length"))
-    limits = [int(limit) for limit in (asked, bundle.positions if asked else None) if limit is not None]
-    return min(limits, default=None)
+    if asked is None:
+        return None
+    if asked and bundle.positions is not None:
+        return min(int(asked), bundle.positions)
+    return int(asked)
+
+
+# -- the pooling
 
 
 def _modes(bundle: Bundle, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the pooling modes by our names; mean where the files name none."""
-    named = config.get("pooling_mode")
-    if named is None:
-        unknown = [key for key, on in config.items() if key.startswith("pooling_mode_") and on and key not in _FLAGS]
-        named = unknown + [mode for key, mode in _FLAGS.items() if config.get(key)]
-    modes = tuple(_MODES.get(mode, mode) for mode in ([named] if isinstance(named, str) else named))
-    if set(modes) - set(POOLINGS):
+    """Return the pooling modes by our names; of files that name none, what sentence-transformers takes then."""
+    modes = [_MODES.get(mode, mode) for mode in _named_modes(config)]
+    unknown = set(modes).difference(POOLINGS)
+    if unknown:
         raise BundleError(
-            f"{bundle.folder}: the pooling {listed(sorted(set(modes) - set(POOLINGS)))} is not known. Known "
-            f"are: {listed(POOLINGS)}"
+            f"{bundle.folder}: the pooling {listed(sorted(unknown))} is not known. Known are: {listed(POOLINGS)}"
         )
     if modes:
-        return modes
-    causal = any(str(name).endswith("ForCausalLM") for name in bundle.config.get("architectures") or ())
-    return ("last",) if causal and not config else ("mean",)
+        return tuple(modes)
+    architectures = map(str, bundle.config.get("architectures") or ())
+    is_causal = any(name.endswith("ForCausalLM") for name in architectures)
+    return ("last",) if is_causal and not config else ("mean",)
+
+
+def _named_modes(config: Mapping[str, Any]) -> list[str]:
+    """Return the pooling modes as a module's config.json names them, those that are unknown first."""
+    named = config.get("pooling_mode")
+    if isinstance(named, str):
+        return [named]
+    if named is not None:
+        return list(named)
+    switched_on = [key for key, value in config.items() if value and key.startswith(_FLAG)]
+    known = [mode for key, mode in _FLAGS.items() if key in switched_on]
+    return [key for key in switched_on if key not in _FLAGS] + known
+
+
+# -- what follows the pooling
 
 
 def _layers(bundle: Bundle, modules: Sequence[Mapping[str, Any]], pools_itself: bool) -> tuple[Layer, ...]:
     """Return what follows the pooling; of a graph that pools itself all but scaling to length one is in the graph."""
-    unknown = sorted({_kind(module) for module in modules} - set(_KNOWN))
+    unknown = sorted(set(map(_kind, modules)).difference(_KNOWN))
     if unknown and not pools_itself:
         raise BundleError(
             f"{bundle.folder}: modules.json wants {listed(unknown)}, which the graph does not contain. Known "
@@ -181,20 +214,29 @@ def _layers(bundle: Bundle, modules: Sequence[Mapping[str, Any]], pools_itself: 
 
 
 def _layer(bundle: Bundle, module: Mapping[str, Any]) -> Layer:
-    kind, path = _kind(module), str(module.get("path") or "")
+    """Read the settings of a module; `BundleError` where it has no weights that are read here."""
+    kind = _kind(module)
     if kind == NORMALIZE:
         return Layer(kind)
-    config = _object(bundle, f"{path}/config.json")
+    path = str(module.get("path") or "")
+    config = bundle.read_object(f"{path}/config.json")
     if f"{path}/model.safetensors" not in bundle.files:
         raise BundleError(
             f"{bundle.folder}: the weights of its module {kind} are not in {path}/model.safetensors. A "
-            "pytorch_model.bin is "
-            "not read, since it can run code: save the model again with a sentence-transformers of today"
+            "pytorch_model.bin is not read, since it can run code: save the model again with a "
+            "sentence-transformers of today"
         )
     if kind == LAYER_NORM:
         return Layer(kind, path)
+    return Layer(kind, path, _activation(bundle, path, config))
+
+
+def _activation(bundle: Bundle, path: str, config: Mapping[str, Any]) -> str:
+    """Return the activation of a Dense module; `BundleError` where it is unknown, or the module works on other
+    vectors than those of texts."""
     inputs = config.get("module_input_name") or POOLED
-    if inputs != POOLED or (config.get("module_output_name") or inputs) != POOLED:
+    outputs = config.get("module_output_name") or inputs
+    if (inputs, outputs) != (POOLED, POOLED):
         raise BundleError(
             f"{bundle.folder}: {path} works on {inputs!r}, not on the vectors of texts: that is not done here"
         )
@@ -204,37 +246,44 @@ def _layer(bundle: Bundle, module: Mapping[str, Any]) -> Layer:
         raise BundleError(
             f"{bundle.folder}: {path} wants the activation {named!r}. Known are: {listed(ACTIVATIONS)} of torch.nn"
         )
-    return Layer(kind, path, activation)
+    return activation
+
+
+# -- running it
 
 
 class Head:
     """The modules behind the pooling, with their weights."""
 
     def __init__(self, folder: Path, layers: Sequence[Layer]) -> None:
-        self._layers = [(layer, _weights(folder / layer.path) if layer.path else {}) for layer in layers]
+        self._layers = [(layer, _weights(folder, layer)) for layer in layers]
 
     def __call__(self, vector: np.ndarray) -> np.ndarray:
         """Map a pooled vector ``(width,)`` to the vector of a text, float32."""
-        found = vector.astype(np.float32)
+        mapped = vector.astype(np.float32)
         for layer, weights in self._layers:
             if layer.kind == DENSE:
-                found = weights["linear.weight"] @ found + weights.get("linear.bias", np.float32(0))
-                found = ACTIVATIONS[layer.activation](found)
+                mapped = weights["linear.weight"] @ mapped + weights.get("linear.bias", np.float32(0))
+                mapped = ACTIVATIONS[layer.activation](mapped)
             elif layer.kind == LAYER_NORM:
-                found = layer_norm(found, weights["norm.weight"], weights["norm.bias"])
+                mapped = layer_norm(mapped, weights["norm.weight"], weights["norm.bias"])
             else:
-                found = unit(found)
-        return found
+                mapped = unit(mapped)
+        return mapped
 
 
-def _weights(folder: Path) -> dict[str, np.ndarray]:
+def _weights(folder: Path, layer: Layer) -> dict[str, np.ndarray]:
+    """Read the weights of a module, as float32; none where it has no folder."""
+    if not layer.path:
+        return {}
     from safetensors.numpy import load_file
 
-    path = folder / "model.safetensors"
+    path = folder / layer.path / "model.safetensors"
     try:
-        return {name: array.astype(np.float32) for name, array in load_file(path).items()}
+        weights = load_file(path)
     except Exception as error:  # the library raises a family of its own
         raise BundleError(f"{path} cannot be read: {error}") from error
+    return {name: array.astype(np.float32) for name, array in weights.items()}
 
 
 _heads: ProcessCache[Head] = ProcessCache(limit=32)

@@ -16,6 +16,7 @@ import numpy as np
 
 from sparktasks.errors import BundleError, MissingDependency, ParamError
 from sparktasks.runtime import threads
+from sparktasks.runtime.accuracy import level_for, missing_level, with_level
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
 from sparktasks.runtime.devices import CPU, PROVIDERS, assigned_gpu, providers_for
@@ -89,7 +90,7 @@ class Session:
     def _fault(self, options: Any, error: Exception) -> str:
         if options is not None and options.terminate:
             return f"the model ran for more than {self._seconds:g} seconds (maxRunSeconds) and was ended"
-        return f"onnxruntime could not run the model: {_first_line(error)}"
+        return f"onnxruntime could not run the model: {first_line(error)}"
 
     def run_tensors(
         self, feeds: Mapping[str, Tensor], outputs: Sequence[str], into: Mapping[str, Tensor] | None = None
@@ -125,7 +126,8 @@ class Session:
         return "cuda", int(self._session.get_provider_options()[self.provider].get("device_id", 0))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message: onnxruntime's go on for pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -166,13 +168,14 @@ def _open(bundle: Bundle, device: str) -> tuple[Any, Entry | None]:
             raise
         raise MissingDependency("onnxruntime", "running a model", "local") from error
     bundle.check_unchanged()
-    entry = shared_graph(bundle) if providers[0][0] == CPU else None
+    is_cpu = providers[0][0] == CPU
+    entry = shared_graph(bundle) if is_cpu else None
     if entry is not None:
         try:
             return _session(entry.content / GRAPH, providers, packed=True), entry
         except BundleError as error:
             log.warning("the packed form of %s is of no use: %s", bundle.model_path, error)
-    session = _session(bundle.model_path, providers)
+    session = _session(bundle.model_path, providers, level=level_for(bundle.graph) if is_cpu else 0)
     if device != "auto" and session.get_providers()[0] != providers[0][0]:
         raise ParamError(
             f"device={device!r}: onnxruntime has {providers[0][0]}, but it does not start on {socket.gethostname()}. "
@@ -181,18 +184,28 @@ def _open(bundle: Bundle, device: str) -> tuple[Any, Entry | None]:
     return session, None
 
 
-def _session(path: Path, providers: list[tuple[str, dict[str, Any]]], packed: bool = False) -> Any:
+def _session(path: Path, providers: list[tuple[str, dict[str, Any]]], packed: bool = False, level: int = 0) -> Any:
+    """Open an ONNX file; its products by weights in blocks that have no accuracy level get this one, unless it is 0."""
     import onnxruntime
 
     options = _options()
-    if packed:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised already
+    if packed:  # it is optimised already
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session = onnxruntime.InferenceSession(_source(path, level, options), options, providers=providers)
     except Exception as error:  # onnxruntime raises a family of its own, without a common parent
         raise BundleError(f"onnxruntime {onnxruntime.__version__} cannot open {path}: {error}") from error
+    session._model_bytes = None  # onnxruntime would keep them as long as the session lives
     log.info("opened %s with %s", path, session.get_providers()[0])
     return session
+
+
+def _source(path: Path, level: int, options: Any) -> str | bytes:
+    """Return what a session is made of: the path, or the content with an accuracy level set."""
+    if not level:
+        return str(path)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    return with_level(path, level)
 
 
 def _options() -> Any:
@@ -208,9 +221,12 @@ def _options() -> Any:
     return options
 
 
-def pack(model: str, target: str) -> None:
+def pack(model: str, target: str, level: str = "0") -> None:
     """Write a graph, optimised for this machine's CPU, to ``target``, and beside it its weights, packed as the kernels
-    want them."""
+    want them.
+
+    ``level`` is the accuracy level of products by weights in blocks that have none; 0 leaves them as they are.
+    """
     import onnxruntime
 
     options = _options()
@@ -220,7 +236,7 @@ def pack(model: str, target: str) -> None:
     )
     options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-    onnxruntime.InferenceSession(model, options, providers=[CPU])
+    onnxruntime.InferenceSession(_source(Path(model), int(level), options), options, providers=[CPU])
 
 
 _sessions: ProcessCache[Session] = ProcessCache(CACHE_BYTES, cost=lambda session: session.bytes)
@@ -231,5 +247,5 @@ def open_session(bundle: Bundle, device: str = "auto", seconds: float = RUN_SECO
 
     A run of a graph with loops that takes more than so many seconds is ended.
     """
-    key = (bundle.hash, bundle.model, threads.count(), device, assigned_gpu(), seconds)
+    key = (bundle.hash, bundle.model, threads.count(), device, assigned_gpu(), seconds, missing_level())
     return _sessions.get(key, lambda: Session(bundle, device, seconds))

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sparktasks.errors import DeliveryError
+from sparktasks.runtime.accuracy import level_for
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.devices import CPU
 from sparktasks.runtime.store import Entry, Store, bytes_of
@@ -69,7 +70,8 @@ def _pack(store: Store, bundle: Bundle, key: str, folder: Path) -> None:
         if store.free() < needed:
             raise _NotPacked(f"{store.root} has {store.free() / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB are wanted")
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-c", _CHILD, str(bundle.model_path), str(folder / GRAPH)]
+        level = str(level_for(bundle.graph))
+        command = [sys.executable, "-c", _CHILD, str(bundle.model_path), str(folder / GRAPH), level]
         try:
             done = subprocess.run(
                 command,
@@ -92,7 +94,10 @@ def _pack(store: Store, bundle: Bundle, key: str, folder: Path) -> None:
 def _key(bundle: Bundle) -> str:
     import onnxruntime
 
-    parts = (str(_FORMAT), bundle.hash, bundle.model, onnxruntime.__version__, CPU, _processor())
+    parts = [str(_FORMAT), bundle.hash, bundle.model, onnxruntime.__version__, CPU, _processor()]
+    level = level_for(bundle.graph)
+    if level:
+        parts.append(f"accuracy level {level}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

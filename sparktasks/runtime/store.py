@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import errno
 import getpass
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -24,24 +22,27 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from sparktasks.errors import DeliveryError, ParamError
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is kept there, and every process opens its own copy
-    fcntl = None  # type: ignore[assignment]
+from sparktasks.runtime.locks import Lock, has_locks
+from sparktasks.runtime.manifests import (
+    CONTENT,
+    MANIFEST,
+    is_whole,
+    is_whole_thoroughly,
+    last_use,
+    listed_bytes,
+    sync,
+    write_manifest,
+)
 
 log = logging.getLogger(__name__)
 
 ROOT_VARIABLE = "SPARKTASKS_CACHE"
 LIMIT_VARIABLE = "SPARKTASKS_CACHE_BYTES"
 DEFAULT_LIMIT = 32 * 1024**3
-_FORMAT = 1
-_CHUNK = 1 << 20
+_OWN_FOLDERS = ("locks", "scratch")
 
 
 def cache_root() -> Path:
@@ -78,49 +79,7 @@ class Entry:
     @property
     def content(self) -> Path:
         """The folder that holds the entry's files."""
-        return self.folder / "content"
-
-
-class Lock:
-    """A lock file of this machine, held until the object goes or the process ends."""
-
-    _descriptor = -1
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def share(self) -> Lock:
-        """Wait until nobody holds the lock alone, and hold it with others."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
-        return self
-
-    def take(self) -> Lock:
-        """Wait until nobody holds the lock, and hold it alone."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        return self
-
-    def try_take(self) -> bool:
-        """Hold the lock alone if nobody holds it."""
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """Let go."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __enter__(self) -> Lock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
+        return self.folder / CONTENT
 
 
 class Store:
@@ -139,13 +98,14 @@ class Store:
         with self._explained():
             self._prepare()
             entry = Entry(folder, self._lock(kind, key, "use").share())
-            if not _is_whole(folder):
+            if not is_whole(folder):
                 self._sweep()
                 with self._lock(kind, key, "make").take():
-                    if not _is_whole(folder):  # nobody made it while this process waited
+                    # Another process may have made it while this one waited.
+                    if not is_whole(folder):
                         self._make(folder, make)
                 self.evict()
-            os.utime(folder / "manifest.json")
+            os.utime(folder / MANIFEST)
         return entry
 
     def keys(self, kind: str) -> list[str]:
@@ -154,7 +114,7 @@ class Store:
 
     def damaged(self) -> list[Path]:
         """Read every entry whole and return the folders of those that do not hold what was put there."""
-        return [folder for folder in self.folders() if not _is_whole(folder, thoroughly=True)]
+        return [folder for folder in self.folders() if not is_whole_thoroughly(folder)]
 
     def remove(self, folder: Path) -> bool:
         """Take an entry away unless it is in use."""
@@ -168,7 +128,7 @@ class Store:
         """Take away what was not used for longest, until the entries are within the limit."""
         sizes = {folder: self.size(folder) for folder in self.folders()}
         total = sum(sizes.values())
-        for folder in sorted(sizes, key=_last_use):
+        for folder in sorted(sizes, key=last_use):
             if total <= self.limit:
                 return
             if self.remove(folder):
@@ -184,21 +144,25 @@ class Store:
 
     def folders(self) -> list[Path]:
         """Return the folder of every entry."""
-        kinds = [path for path in self.root.glob("*") if path.is_dir() and path.name not in ("locks", "scratch")]
-        return sorted(folder for kind in kinds for folder in kind.glob("*"))
+        kinds = [path for path in self.root.glob("*") if path.is_dir() and path.name not in _OWN_FOLDERS]
+        folders: list[Path] = []
+        for kind in kinds:
+            folders += kind.glob("*")
+        return sorted(folders)
 
     def size(self, folder: Path) -> int:
         """Return the bytes of an entry's files."""
-        return sum(known[0] for known in _manifest(folder).values())
+        return listed_bytes(folder)
 
     def _prepare(self) -> None:
-        if fcntl is None:
+        if not has_locks():
             raise DeliveryError(
                 f"there are no file locks on {socket.gethostname()}, so that models cannot be kept for other processes"
             )
         self.root.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (self.root, self.root / "locks", self.root / "scratch"):
-            folder.mkdir(mode=0o700, exist_ok=True)
+        self.root.mkdir(mode=0o700, exist_ok=True)
+        for name in _OWN_FOLDERS:
+            (self.root / name).mkdir(mode=0o700, exist_ok=True)
         state = os.stat(self.root)
         if state.st_uid != os.getuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise PermissionError(errno.EPERM, f"others than user {os.getuid()} may write there")
@@ -219,13 +183,13 @@ class Store:
     def _make(self, folder: Path, make: Callable[[Path], None]) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=f"{folder.parent.name}-{folder.name}.", dir=self.root / "scratch"))
         try:
-            (scratch / "content").mkdir()
-            make(scratch / "content")
-            _write_manifest(scratch)
+            (scratch / CONTENT).mkdir()
+            make(scratch / CONTENT)
+            write_manifest(scratch)
             self._discard(folder)
             folder.parent.mkdir(mode=0o700, exist_ok=True)
             os.rename(scratch, folder)
-            _sync(folder.parent)
+            sync(folder.parent)
             log.info("made %s", folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -255,85 +219,3 @@ class Store:
             return f" ({self.free() / 1e6:,.0f} MB free)"
         except OSError:
             return ""
-
-
-def _files(folder: Path) -> list[str]:
-    content = folder / "content"
-    return sorted(
-        str(path.relative_to(content)) for path in content.rglob("*") if not path.is_dir() or path.is_symlink()
-    )
-
-
-def _state(path: Path) -> list[int] | None:
-    """Return size and change time of a plain file; None for anything else."""
-    found = os.lstat(path)
-    return [found.st_size, found.st_mtime_ns] if stat.S_ISREG(found.st_mode) else None
-
-
-def _write_manifest(folder: Path) -> None:
-    files: dict[str, Any] = {}
-    for name in _files(folder):
-        path = folder / "content" / name
-        _sync(path)
-        files[name] = [*(_state(path) or ()), file_hash(path)]
-    manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps({"format": _FORMAT, "files": files}), encoding="utf-8")
-    _sync(manifest)
-    _sync(folder)
-
-
-def _manifest(folder: Path) -> dict[str, list[Any]]:
-    try:
-        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return dict(found["files"]) if found["format"] == _FORMAT else {}
-    except (OSError, ValueError, KeyError):
-        return {}
-
-
-def _is_whole(folder: Path, thoroughly: bool = False) -> bool:
-    """Tell whether an entry's files are those of its manifest; ``thoroughly`` reads them."""
-    manifest = _manifest(folder)
-    try:
-        if not manifest or _files(folder) != sorted(manifest):
-            return False
-        same = all(_state(folder / "content" / name) == known[:2] for name, known in manifest.items())
-        return same and (
-            not thoroughly or all(read_hash(folder / "content" / name) == known[2] for name, known in manifest.items())
-        )
-    except OSError:
-        return False
-
-
-def _last_use(folder: Path) -> float:
-    try:
-        return (folder / "manifest.json").stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def file_hash(path: Path) -> str:
-    """Return the sha256 of a file's content; a file that has not changed since is not read again."""
-    state = path.stat()
-    return _hash_of_state(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-
-
-@lru_cache(maxsize=1024)
-def _hash_of_state(path: str, *state: int) -> str:
-    return read_hash(Path(path))
-
-
-def read_hash(path: Path) -> str:
-    """Return the sha256 of a file's content, read now."""
-    total = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            total.update(chunk)
-    return total.hexdigest()

@@ -7,22 +7,22 @@ open, the class decides (`FAMILIES`). This is the only place that reads them for
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tokenizers import AddedToken, Tokenizer, processors
+from tokenizers import AddedToken
 
-from sparktasks.errors import BundleError
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.folder_files import interpreting
-from sparktasks.runtime.tokenizer_families import FAMILIES, GENERIC, LANGUAGE_BEFORE, MODEL_FAMILIES, Family
+from sparktasks.runtime.folder_files import interpreting, section
+from sparktasks.runtime.tokenizer_families import FAMILIES, GENERIC, MODEL_FAMILIES, Family
 
 Token: TypeAlias = "str | AddedToken"
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _ADDITIONAL = "additional_special_tokens"
+_ADDED = "added_tokens_decoder"
+_SENTINEL = "<extra_id_"
 _TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -31,7 +31,7 @@ class TokenizerFiles:
     """The rules of a folder's tokenizer.
 
     ``special`` holds the special tokens by role, such as ``eos_token``; ``additional`` those without a role;
-    ``added`` the tokens that tokenizer_config.json or added_tokens.json add, in the order of their ids.
+    ``added`` the tokens that tokenizer_config.json or added_tokens.json add, by id and in the order of their ids.
     ``truncation`` and ``padding`` are those blocks of tokenizer.json.
     """
 
@@ -39,83 +39,65 @@ class TokenizerFiles:
     family: Family
     special: Mapping[str, Token]
     additional: tuple[Token, ...]
-    added: tuple[AddedToken, ...]
+    added: Mapping[int, AddedToken]
     truncation: Mapping[str, Any]
     padding: Mapping[str, Any]
 
     def token(self, role: str) -> str | None:
         """Return the special token of a role, such as ``eos_token``; None where there is none."""
-        found = self.special.get(role)
-        return None if found is None else str(found)
+        token = self.special.get(role)
+        return None if token is None else str(token)
+
+    @property
+    def special_texts(self) -> list[str]:
+        """The texts of all special tokens, those with a role first."""
+        return list(dict.fromkeys(map(str, (*self.special.values(), *self.additional))))
 
     @property
     def pads_left(self) -> bool:
         """Tell on which side transformers pads."""
         default = "left" if self.family.pads_left else "right"
-        return bool(self.config.get("padding_side", self.padding.get("direction", default).lower()) == "left")
+        written = self.padding.get("direction", default).lower()
+        return bool(self.config.get("padding_side", written) == "left")
 
     @property
     def cuts_left(self) -> bool:
         """Tell on which side a text that is too long loses tokens."""
-        return bool(self.config.get("truncation_side", self.truncation.get("direction", "right").lower()) == "left")
+        written = self.truncation.get("direction", "right").lower()
+        return bool(self.config.get("truncation_side", written) == "left")
 
     @property
     def has_type_ids(self) -> bool:
         """Tell whether the model is given token types; else they are all 0."""
         names = self.config.get("model_input_names")
-        return self.family.type_ids if names is None else "token_type_ids" in names
+        if names is None:
+            return self.family.type_ids
+        return "token_type_ids" in names
 
 
 def read_tokenizer_files(bundle: Bundle) -> TokenizerFiles:
     """Reconcile the files of a folder; `BundleError` where one of them is not what it should be."""
     with interpreting(bundle.find("tokenizer_config.json")):
-        return _reconciled(bundle)
-
-
-def _reconciled(bundle: Bundle) -> TokenizerFiles:
-    written = bundle.read_json("tokenizer_config.json") or {}
-    content = bundle.read_json("tokenizer.json") or {}
-    family = _family(bundle, written)
-    named: dict[str, Any] = dict(written)
-    if "added_tokens_decoder" in written:
-        added = {int(index): _added(token) for index, token in (written["added_tokens_decoder"] or {}).items()}
-    else:  # folders of before 2023: special_tokens_map.json goes first, and added_tokens.json counts
-        _merge_special_map(named, bundle.read_json("special_tokens_map.json") or {})
-        added = _legacy_added(bundle, named, content)
-    by_content = {str(token): token for token in added.values()}
-    padding = content.get("padding") or {}
-    defaults = dict(family.special)
-    if padding.get("pad_token"):  # a class that has a padding token of its own keeps it
-        defaults.setdefault("pad_token", padding["pad_token"])
-    special: dict[str, Token] = {}
-    for role in ROLES:
-        token = named[role] if role in named else defaults.get(role)
-        if token is not None:  # a null in the file means that there is none, whatever the class has
-            special[role] = by_content.get(token_text(token), _token(token))
-    extra = written.get("extra_special_tokens") or {}
-    named_extra = extra if isinstance(extra, Mapping) else {}
-    special.update({role: _token(token) for role, token in named_extra.items()})
-    listed = named.get(_ADDITIONAL)
-    additional = [_token(token) for token in (listed or ())]
-    if listed is None or not _has_own(listed, family):
-        additional.extend(family.additional)
-    if not isinstance(extra, Mapping):  # as transformers 5 writes it
-        additional.extend(_token(token) for token in extra)
-    return TokenizerFiles(
-        config={key: value for key, value in written.items() if value is not None},
-        family=family,
-        special=special,
-        additional=tuple(additional),
-        added=tuple(token for _, token in sorted(added.items())),
-        truncation=content.get("truncation") or {},
-        padding=padding,
-    )
-
-
-def _has_own(listed: Sequence[Any], family: Family) -> bool:
-    """Tell whether additional tokens replace the family's: T5's sentinels are added to any that lack them."""
-    sentinels = [token for token in family.additional if token.startswith("<extra_id_")]
-    return not sentinels or any("<extra_id_" in token_text(token) for token in listed)
+        config = bundle.read_object("tokenizer_config.json")
+        content = bundle.read_object("tokenizer.json")
+        family = _family(bundle, config)
+        if _ADDED in config:
+            named = config
+            added = {int(index): _added_token(token) for index, token in section(config, _ADDED).items()}
+        else:
+            # Folders of before 2023: special_tokens_map.json goes first, and added_tokens.json counts.
+            named = _merged(config, bundle.read_object("special_tokens_map.json"))
+            added = _legacy_added(bundle, named, content)
+        padding = section(content, "padding")
+        return TokenizerFiles(
+            config={key: value for key, value in config.items() if value is not None},
+            family=family,
+            special=_special_tokens(named, family, padding, added),
+            additional=_additional_tokens(named, family),
+            added=dict(sorted(added.items())),
+            truncation=section(content, "truncation"),
+            padding=padding,
+        )
 
 
 def _family(bundle: Bundle, config: Mapping[str, Any]) -> Family:
@@ -126,29 +108,84 @@ def _family(bundle: Bundle, config: Mapping[str, Any]) -> Family:
     return FAMILIES.get(str(name).removesuffix("Fast").removesuffix("Tokenizer"), GENERIC)
 
 
-def _merge_special_map(named: dict[str, Any], special_map: Mapping[str, Any]) -> None:
+def _merged(config: Mapping[str, Any], special_map: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tokenizer_config.json with what special_tokens_map.json says in its place."""
+    named = dict(config)
     for role, token in special_map.items():
         if role == _ADDITIONAL and isinstance(token, list):
-            before = list(named.get(role) or [])
-            known = {token_text(each) for each in before}
-            named[role] = before + [each for each in token if token_text(each) not in known]
+            known = named.get(role) or []
+            known_texts = set(map(token_text, known))
+            named[role] = [*known, *(new for new in token if token_text(new) not in known_texts)]
+        elif isinstance(token, dict):
+            named[role] = token | {"special": True}
         else:
-            named[role] = token | {"special": True} if isinstance(token, dict) else token
+            named[role] = token
+    return named
 
 
 def _legacy_added(bundle: Bundle, named: Mapping[str, Any], content: Mapping[str, Any]) -> dict[int, AddedToken]:
     """Return the tokens of added_tokens.json and of tokenizer.json, by id."""
-    special = {token_text(named[role]) for role in ROLES if named.get(role) is not None}
-    special.update(token_text(token) for token in named.get(_ADDITIONAL) or ())
+    special = [named[role] for role in ROLES if named.get(role) is not None]
+    special += named.get(_ADDITIONAL) or ()
+    special_texts = set(map(token_text, special))
     added = {}
     with interpreting(bundle.find("added_tokens.json")):
-        for token, index in (bundle.read_json("added_tokens.json") or {}).items():
-            is_special = token in special
-            added[int(index)] = AddedToken(token, normalized=not is_special, special=is_special)
+        for text, index in bundle.read_object("added_tokens.json").items():
+            is_special = text in special_texts
+            added[int(index)] = AddedToken(text, normalized=not is_special, special=is_special)
     with interpreting(bundle.tokenizer_path):
         for token in content.get("added_tokens") or ():
-            added[int(token["id"])] = _added(token)
+            added[int(token["id"])] = _added_token(token)
     return added
+
+
+def _special_tokens(
+    named: Mapping[str, Any],
+    family: Family,
+    padding: Mapping[str, Any],
+    added: Mapping[int, AddedToken],
+) -> dict[str, Token]:
+    """Return the special tokens by role: those that the files name, else those of the class."""
+    defaults = dict(family.special)
+    if padding.get("pad_token"):
+        # A class that has a padding token of its own keeps it.
+        defaults.setdefault("pad_token", padding["pad_token"])
+    by_text = {str(token): token for token in added.values()}
+    special: dict[str, Token] = {}
+    for role in ROLES:
+        # A null in the file means that there is none, whatever the class has.
+        token = named.get(role, defaults.get(role))
+        if token is not None:
+            special[role] = by_text.get(token_text(token), _token(token))
+    extra = _extra(named)
+    if isinstance(extra, Mapping):
+        special.update({role: _token(token) for role, token in extra.items()})
+    return special
+
+
+def _additional_tokens(named: Mapping[str, Any], family: Family) -> tuple[Token, ...]:
+    """Return the special tokens without a role."""
+    additional: list[Token] = []
+    listed = named.get(_ADDITIONAL)
+    if listed is not None:
+        additional.extend(map(_token, listed))
+    if listed is None or _lacks_sentinels(listed, family):
+        additional.extend(family.additional)
+    extra = _extra(named)
+    if not isinstance(extra, Mapping):  # as transformers 5 writes it
+        additional.extend(map(_token, extra))
+    return tuple(additional)
+
+
+def _extra(named: Mapping[str, Any]) -> Any:
+    """Return the tokens with roles of their own, by role; transformers 5 lists tokens without a role there."""
+    return named.get("extra_special_tokens") or {}
+
+
+def _lacks_sentinels(listed: list[Any], family: Family) -> bool:
+    """Tell whether T5's sentinels are to be added to other additional tokens; those of other classes give way."""
+    has_sentinels = _SENTINEL in "".join(family.additional)
+    return has_sentinels and not any(_SENTINEL in token_text(token) for token in listed)
 
 
 def token_text(token: Any) -> str:
@@ -157,106 +194,10 @@ def token_text(token: Any) -> str:
 
 
 def _token(token: Any) -> Token:
-    return token if isinstance(token, str) else _added(token)
+    return token if isinstance(token, str) else _added_token(token)
 
 
-def _added(token: Mapping[str, Any]) -> AddedToken:
+def _added_token(token: Mapping[str, Any]) -> AddedToken:
     if not isinstance(token, Mapping) or not isinstance(token.get("content"), str):
         raise ValueError(f"{token!r} is no token: a string is expected, or an object with a content")
     return AddedToken(**{key: token[key] for key in _TOKEN_FIELDS if key in token})
-
-
-def load_tokenizer(bundle: Bundle, files: TokenizerFiles) -> Tokenizer:
-    """Load tokenizer.json and change it as transformers would; it neither pads nor cuts."""
-    try:
-        tokenizer = Tokenizer.from_file(str(bundle.tokenizer_path))
-    except Exception as error:  # the library raises bare Exception
-        raise BundleError(
-            f"{bundle.tokenizer_path} is not a tokenizer file that the tokenizers library reads: {error}"
-        ) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = bool(files.config.get("split_special_tokens", False))
-    _add_tokens(tokenizer, files)
-    normalizer = {name: files.config.get(flag, default) for name, (flag, default) in files.family.normalizer.items()}
-    set_state(tokenizer, "normalizer", normalizer, kind="BertNormalizer")
-    prefix_space = files.config.get("add_prefix_space", files.family.prefix_space)
-    if files.family.prefix_space is not None:
-        set_state(tokenizer, "pre_tokenizer", {"add_prefix_space": prefix_space})
-    if files.family.trims_offsets:
-        trims = files.config.get("trim_offsets", True)
-        set_state(tokenizer, "post_processor", {"add_prefix_space": prefix_space, "trim_offsets": trims})
-    if files.family.affixes:
-        tokenizer.post_processor = _affixes(bundle, tokenizer, files)
-    if files.family.language:
-        _frame_with_language(tokenizer, files)
-    return tokenizer
-
-
-def _add_tokens(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
-    """Add the tokens that tokenizer.json lacks, or has with other flags: they are found in texts, and special ones left
-    out."""
-    known = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
-    texts = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    tokens: list[Token] = [token for token in files.added if repr(token) not in known]
-    texts.update(str(token) for token in tokens)
-    special = {str(token): token for token in reversed([*files.special.values(), *files.additional])}
-    for token in reversed(special.values()):  # of tokens with one text the first counts
-        if not isinstance(token, str) or token not in texts:
-            tokens.append(token)
-    tokenizer.add_tokens([_flagged(token, set(special)) for token in tokens])
-
-
-def _flagged(token: Token, special: set[str]) -> AddedToken:
-    if isinstance(token, str):
-        return AddedToken(token, special=token in special)
-    token.special = token.special or str(token) in special
-    return token
-
-
-def _affixes(bundle: Bundle, tokenizer: Tokenizer, files: TokenizerFiles) -> Any:
-    """Put the first and the end token around texts as ``add_bos_token`` and ``add_eos_token`` say."""
-    before = _affix(bundle, files, "bos_token", files.family.adds_bos)
-    after = _affix(bundle, files, "eos_token", False)
-    first = [*(f"{token}:0" for token in before), "$A:0", *(f"{token}:0" for token in after)]
-    second = [*(f"{token}:1" for token in before), "$B:1", *(f"{token}:1" for token in after)]
-    ids = [(token, tokenizer.token_to_id(token)) for token in dict.fromkeys([*before, *after])]
-    return processors.TemplateProcessing(single=first, pair=[*first, *second], special_tokens=ids)
-
-
-def _affix(bundle: Bundle, files: TokenizerFiles, role: str, default: bool) -> list[str]:
-    if not files.config.get(f"add_{role}", default):
-        return []
-    token = files.token(role)
-    if token is None:
-        raise BundleError(f"{bundle.folder}: tokenizer_config.json says add_{role}, but no file names a {role}")
-    return [token]
-
-
-def _frame_with_language(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
-    """Put the source language's token and the end token around texts, where the vocabulary has both."""
-    language, end = str(files.config.get("src_lang") or files.family.language), files.token("eos_token")
-    ids = [(token, tokenizer.token_to_id(token)) for token in (language, end) if token is not None]
-    if len(ids) < 2 or any(index is None for _, index in ids):
-        return
-    before = files.family.language_side == LANGUAGE_BEFORE and not files.config.get("legacy_behaviour")
-    prefix, suffix = ([language], [end]) if before else ([], [end, language])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[*prefix, "$A", *suffix], pair=[*prefix, "$A", "$B", *suffix], special_tokens=ids
-    )
-
-
-def set_state(tokenizer: Tokenizer, part: str, wanted: Mapping[str, Any], kind: str | None = None) -> None:
-    """Overwrite the fields of a top-level normalizer, pre-tokenizer or post-processor that has them.
-
-    ``kind`` is the type that it must be of; None takes any.
-    """
-    current = getattr(tokenizer, part)
-    state = json.loads(current.__getstate__()) if current is not None else {}
-    changed = {key: value for key, value in wanted.items() if key in state and state[key] != value}
-    if not changed or kind not in (None, state["type"]):
-        return
-    name = state.pop("type")
-    pairs = {key: tuple(value) for key, value in state.items() if key in ("sep", "cls")}
-    module = processors if part == "post_processor" else __import__(f"tokenizers.{part}s", fromlist=[name])
-    setattr(tokenizer, part, getattr(module, name)(**(state | pairs | changed)))

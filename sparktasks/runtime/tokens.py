@@ -13,7 +13,8 @@ from tokenizers.normalizers import Sequence as Normalizers
 from sparktasks.errors import ParamError
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
-from sparktasks.runtime.tokenizer_files import load_tokenizer, read_tokenizer_files, set_state
+from sparktasks.runtime.tokenizer_files import read_tokenizer_files
+from sparktasks.runtime.tokenizer_loading import load_tokenizer, set_state
 
 
 @dataclass(frozen=True)

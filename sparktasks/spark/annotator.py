@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow as pa
 from pyspark.ml import Transformer
 from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
-from pyspark.sql.types import StructField
 
-from sparktasks.errors import ColumnError, DataError, ParamError, listed
+from sparktasks.errors import ColumnError, ParamError, listed
+from sparktasks.kernels.parcels import BundleRef
+from sparktasks.kernels.plan import Kernel
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.devices import ALLOWED, is_device
+from sparktasks.runtime.layouts import AUTO, Precision
 from sparktasks.runtime.operators import check_operators
 from sparktasks.runtime.session import RUN_SECONDS
-from sparktasks.spark.annotations import ANNOTATIONS, Annotation, Annotations, build, is_annotations
-from sparktasks.spark.delivery import BundleRef
-from sparktasks.spark.fusion import Chain, Visible, chain_of
-from sparktasks.spark.kernels import Kernel
+from sparktasks.spark.fusion import Chain, chain_of
+from sparktasks.spark.inputs import Visible, Wanted, annotations_of, misfit
 from sparktasks.spark.params import Check, Declared, P, above, one_of, param
 from sparktasks.spark.persist import StageReader, StageWriter
 from sparktasks.spark.sources import find_folder
 from sparktasks.spark.storage import hold_files
+from sparktasks.spark.types import annotation_field
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -62,6 +62,7 @@ class Annotator(Transformer, Declared, MLReadable["Annotator"], MLWritable):
 
 
 Kinds = str | tuple[str, ...]
+"""An annotator type that a stage reads, or several of which one is expected."""
 
 
 class ColumnAnnotator(Annotator):
@@ -74,6 +75,11 @@ class ColumnAnnotator(Annotator):
         "names of the annotation columns to read; a plain string is a list of one", default=["document"]
     )
     outputCol: P[str] = param("name of the column to write", default="output")
+    onError: P[str] = param(
+        "what a fault in one row's data does: keep (an annotation with no result and metadata.error) or fail (the job)",
+        default="keep",
+        check=one_of("keep", "fail"),
+    )
 
     @property
     @abstractmethod
@@ -84,72 +90,50 @@ class ColumnAnnotator(Annotator):
     def kernel(self) -> Kernel:
         """Return the executor half, with this stage's params as they are now."""
 
+    def fails(self) -> bool:
+        """Tell whether a fault in one row's data is to fail the job."""
+        return bool(self.getOrDefault(self.onError) == "fail")
+
     def extend(self, chain: Chain) -> Chain:
-        columns = self._arranged(chain)
-        output = StructField(self.getOrDefault("outputCol"), ANNOTATIONS, metadata={"annotatorType": self.writes})
+        columns = self.columns(chain)
+        output = annotation_field(self.getOrDefault(self.outputCol), self.writes)
         return chain.add(self.kernel(), columns, output, self.uid)
 
-    def _arranged(self, chain: Chain) -> list[Visible]:
+    def columns(self, chain: Chain) -> list[Visible]:
         """Find the input columns and bring them into the order of ``reads``, by their types."""
-        names, most = self.getOrDefault("inputCols"), len(self.reads) + len(self.optional)
+        names = self.getOrDefault(self.inputCols)
+        most = len(self.reads) + len(self.optional)
         if not len(self.reads) <= len(names) <= most:
             raise ColumnError(f"{self.uid}: inputCols={names!r}, but it reads {_spelled(self.reads, self.optional)}")
-        found = [chain.find(name, self.uid) for name in names]
-        wanted = (self.reads + self.optional)[: len(names)]
-        for order in permutations(found):
-            if all(_fits(column, kinds) for column, kinds in zip(order, wanted, strict=True)):
+        wanted = [annotations_of(*_as_tuple(kinds)) for kinds in (self.reads + self.optional)[: len(names)]]
+        given = [chain.find(name, self.uid) for name in names]
+        for order in permutations(given):
+            if all(column.fits(want) for column, want in zip(order, wanted, strict=True)):
                 self._warn_of_lost_types(order, wanted)
-                return list(order)
-        raise self._misfit(chain, found, wanted)
+                return [chain.find(column.name, self.uid, want) for column, want in zip(order, wanted, strict=True)]
+        for column, want in zip(given, wanted, strict=True):
+            if not column.fits(want):
+                raise misfit(self.uid, column, want, chain.visible)
+        raise misfit(self.uid, given[-1], wanted[-1], chain.visible)
 
-    def _misfit(self, chain: Chain, found: Sequence[Visible], wanted: Sequence[Kinds]) -> ColumnError:
-        column, kinds = next(
-            (pair for pair in zip(found, wanted, strict=True) if not _fits(*pair)), (found[-1], wanted[-1])
-        )
-        fitting = [other.name for other in chain.visible if _fits(other, kinds)]
-        return ColumnError(
-            f"{self.uid}: the column {column.name!r} is {_described(column)}, but a column of type "
-            f"{_either(kinds)} is wanted. "
-            f"Columns that would fit: {listed(fitting)}"
-        )
-
-    def _warn_of_lost_types(self, columns: Sequence[Visible], wanted: Sequence[Kinds]) -> None:
-        for column, kinds in zip(columns, wanted, strict=True):
+    def _warn_of_lost_types(self, columns: Sequence[Visible], wanted: Sequence[Wanted]) -> None:
+        for column, want in zip(columns, wanted, strict=True):
             if column.dataType is not None and "annotatorType" not in column.metadata:
                 warnings.warn(
-                    f"{self.uid}: the column {column.name!r} lost its annotator type; taken for {_either(kinds)}",
+                    f"{self.uid}: the column {column.name!r} lost its annotator type; taken for {want.description}",
                     stacklevel=2,
                 )
 
 
-def _fits(column: Visible, kinds: Kinds) -> bool:
-    if column.dataType is None:
-        return True
-    if not is_annotations(column.dataType):
-        return False
-    return column.metadata.get("annotatorType", _first(kinds)) in ((kinds,) if isinstance(kinds, str) else kinds)
-
-
-def _first(kinds: Kinds) -> str:
-    return kinds if isinstance(kinds, str) else kinds[0]
-
-
-def _either(kinds: Kinds) -> str:
-    return kinds if isinstance(kinds, str) else " or ".join(kinds)
+def _as_tuple(kinds: Kinds) -> tuple[str, ...]:
+    return (kinds,) if isinstance(kinds, str) else kinds
 
 
 def _spelled(reads: Sequence[Kinds], optional: Sequence[Kinds]) -> str:
-    needed = "one column of each type: " + ", ".join(map(_either, reads))
-    return needed + (", and optionally " + ", ".join(map(_either, optional)) if optional else "")
-
-
-def _described(column: Visible) -> str:
-    kind = column.metadata.get("annotatorType")
-    return (
-        f"of type {kind}"
-        if kind
-        else f"not an annotation column ({column.dataType.simpleString() if column.dataType else 'unknown'})"
-    )
+    spelled = "one column of each type: " + ", ".join(" or ".join(_as_tuple(kinds)) for kinds in reads)
+    if optional:
+        spelled += ", and optionally " + ", ".join(" or ".join(_as_tuple(kinds)) for kinds in optional)
+    return spelled
 
 
 @dataclass(frozen=True)
@@ -166,12 +150,6 @@ class ModelAnnotator(ColumnAnnotator):
 
     starter: ClassVar[str | None] = None
     records_per_batch: ClassVar[int] = 1000
-
-    onError: P[str] = param(
-        "what a fault in one row's data does: keep (an annotation with no result and metadata.error) or fail (the job)",
-        default="keep",
-        check=one_of("keep", "fail"),
-    )
 
     device: P[str] = param(
         "where the model runs: auto (a GPU if there is one and onnxruntime has CUDA, else the CPU), cpu, "
@@ -190,18 +168,20 @@ class ModelAnnotator(ColumnAnnotator):
 
     @classmethod
     def pretrained(
-        cls, source: str | Path | None = None, *, file: str | None = None, precision: str = "auto", **params: Any
+        cls, source: str | Path | None = None, *, file: str | None = None, precision: Precision = AUTO, **params: Any
     ) -> Self:
         """Make the annotator with a model.
 
         ``source`` is a folder, the name of a starter bundle, a URI that Spark reads, or a Hugging Face hub id; None is
         this task's starter. ``precision`` (fp32, fp16, int8: dynamic, int8w: weights only in 8 bits, int4: weights only
-        in 4 bits) chooses among the ONNX files in it; auto is ``model.onnx``, else the only one; ``file`` names one.
+        in 4 bits) chooses among the ONNX files in it; auto is ``model.onnx``, else the only one; a mapping gives graphs
+        precisions of their own, such as ``{"decoder_model_merged": "int4", "encoder_model": "fp32"}``. ``file`` names a
+        file instead.
         Raises `BundleError` where the model does not fit the task.
         """
         stage = cls(**params)
-        if file is not None and precision != "auto":
-            raise ParamError(f"{stage.uid}: file={file!r} and precision={precision!r} exclude each other")
+        if file is not None and precision != AUTO:
+            raise ParamError(f"{stage.uid}: file={file!r} and precision={precision!r} cannot be combined")
         if source is None and not stage.needs_model():
             return stage
         stage.setBundle(open_bundle(find_folder(source, cls.starter, cls.__name__, precision), file, precision))
@@ -229,66 +209,9 @@ class ModelAnnotator(ColumnAnnotator):
     def check_bundle(self, bundle: Bundle) -> None:
         """Raise `BundleError` where a bundle cannot serve this task; looks at files only."""
 
-    def fails(self) -> bool:
-        """Tell whether a fault in one row's data is to fail the job."""
-        return bool(self.getOrDefault("onError") == "fail")
-
     def bundle_ref(self) -> BundleRef:
         """Return what kernels carry in the bundle's place."""
         return BundleRef.of(self.getBundle())
 
     def extend(self, chain: Chain) -> Chain:
         return super().extend(chain.needing(self.getBundle()))
-
-
-NO_TOKENS = "the tokenizer makes nothing of this text"
-
-
-def annotate_each(
-    kind: str,
-    source: Annotations,
-    compute: Callable[[list[int]], Sequence[Sequence[Annotation]]],
-    fails: bool = False,
-    empty: bool = False,
-) -> pa.ListArray:
-    """Write the annotations that ``compute`` makes for each usable annotation of ``source``, row by row.
-
-    Empty texts give nothing, unless ``compute`` takes them (``empty``). An annotation without a result stands for an
-    error upstream: it is passed on as an error of type ``kind``, so that the row does not vanish. With ``fails`` an
-    error that ``compute`` finds raises `DataError`.
-    """
-    usable = [index for index, text in enumerate(source.result) if text or (empty and text is not None)]
-    made: list[Sequence[Annotation]] = [()] * len(source)
-    for index, items in zip(usable, compute(usable), strict=True):
-        made[index] = items
-        if fails and (error := next((item.error for item in items if item.result is None), None)):
-            raise DataError(
-                f"{error.removeprefix('DataError: ')}. The text: {str(source.result[index])[:80]!r}. With "
-                "onError='keep' the job goes on"
-            )
-    if None in source.result:
-        reasons = source.metadata_value("error")
-        for index, text in enumerate(source.result):
-            if text is None:
-                made[index] = [fault(kind, source, index, reasons[index] or "Unknown: no reason was given")]
-    rows: list[list[Annotation]] = [[] for _ in source.lengths]
-    for row, items in zip(source.rows, made, strict=True):
-        rows[row].extend(items)
-    return build(rows)
-
-
-def fault(kind: str, source: Annotations, index: int, reason: str) -> Annotation:
-    """Return the annotation that stands for a failure on annotation ``index``: no result, and the reason in its
-    metadata."""
-    return Annotation(kind, source.begin[index], source.end[index], None, inherited(source, index) | {"error": reason})
-
-
-def failed(kind: str, source: Annotations, index: int, error: Exception) -> Annotation:
-    """Return the annotation that stands for an error on annotation ``index``."""
-    return fault(kind, source, index, f"{type(error).__name__}: {error}")
-
-
-def inherited(source: Annotations, index: int) -> dict[str, str]:
-    """Return the metadata that an annotation made from annotation ``index`` carries on: its sentence."""
-    sentence = source.sentence[index]
-    return {} if sentence is None else {"sentence": sentence}

@@ -1,165 +1,116 @@
-"""Nested columns as flat ones: how annotation columns pass through a ``pandas_udf``.
-
-Annotation columns, ``array<struct<...>>``, become one array per field, a map field two arrays (keys and values).
-Catalyst does it with ``transform`` on the way in and ``transform(arrays_zip(...))`` on the way out. Values of other
-nested types, which kernels write only where they have read JSON, travel as JSON. Every other type passes as it is.
-"""
+"""Nested columns as flat ones, in Catalyst: the other side of `sparktasks.kernels.flat`, which tells the forms."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator, Sequence
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import Column
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructType
 
-from sparktasks.spark.annotations import is_annotations
-from sparktasks.spark.json_types import as_python
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-def _fields(dtype: DataType) -> list[tuple[str, DataType]] | None:
-    """Return the fields of an array of structs, or None for any other type."""
-    if isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StructType):
-        fields = [(field.name, field.dataType) for field in dtype.elementType.fields]
-        return (
-            None
-            if any(_is_nested(kind.valueType if isinstance(kind, MapType) else kind) for _, kind in fields)
-            else fields
-        )
-    return None
-
-
-def _is_nested(dtype: DataType) -> bool:
-    """Tell whether a type has fields or keys somewhere: pandas has no such columns."""
-    return isinstance(dtype, (StructType, MapType)) or (isinstance(dtype, ArrayType) and _is_nested(dtype.elementType))
+from sparktasks.kernels.flat import flat_types as flat_arrow_types
+from sparktasks.spark.types import arrow_type, is_annotations, spark_type
 
 
 def flat_types(dtype: DataType) -> list[DataType]:
     """Return the types of the flat columns that come out for one column of type ``dtype``."""
-    if not is_annotations(dtype):
-        return [StringType()] if _is_nested(dtype) else [dtype]
-    return [part for _, kind in _fields(dtype) or () for part in _parts(kind)]
+    return [spark_type(part) for part in flat_arrow_types(arrow_type(dtype))]
 
 
-def _parts(kind: DataType) -> list[DataType]:
-    """Return the types of the flat columns of one field."""
-    parts = [ArrayType(kind.keyType), ArrayType(kind.valueType)] if isinstance(kind, MapType) else [kind]
-    return [ArrayType(part) for part in parts]
+def _is_nested(dtype: DataType) -> bool:
+    return isinstance(dtype, (StructType, MapType, ArrayType))
+
+
+# -- to Python
 
 
 def flat_columns(column: Column, dtype: DataType) -> list[Column]:
-    """Take a column apart, in Catalyst."""
-    fields = _fields(dtype)
-    if fields is None:
-        return [column]
-    flat = []
-    for name, kind in fields:
-        flat.extend(_projections(column, name, isinstance(kind, MapType)))
-    return flat
+    """Take a column apart."""
+    if isinstance(dtype, StringType):
+        return [_readable(column)]
+    if isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StringType):
+        return [F.transform(column, _readable)]
+    return [part(column) for part in _parts(dtype)]
 
 
-def _projections(column: Column, name: str, is_map: bool) -> list[Column]:
-    if is_map:
-        return [
-            F.transform(column, lambda x: F.map_keys(x[name])),
-            F.transform(column, lambda x: F.map_values(x[name])),
-        ]
-    return [F.transform(column, lambda x: x[name])]
+def _readable(column: Column) -> Column:
+    """Put U+FFFD in the place of bytes that are not UTF-8, over which Spark's own conversion to pandas would fail."""
+    if hasattr(F, "make_valid_utf8"):
+        valid: Column = F.make_valid_utf8(column)
+        return valid
+    return F.decode(F.encode(column, "UTF-8"), "UTF-8")  # since Spark 4 this raises an error instead
+
+
+Part = Callable[[Column], Column]
+
+
+def _parts(dtype: DataType) -> list[Part]:
+    """Return the functions that take the flat columns out of a column of this type."""
+    if isinstance(dtype, ArrayType) and _is_nested(dtype.elementType):
+        parts = _parts(dtype.elementType)
+        return [_each(part) for part in (parts[1:] if is_annotations(dtype) else parts)]
+    if isinstance(dtype, MapType):
+        keys = _parts(ArrayType(dtype.keyType))
+        values = _parts(ArrayType(dtype.valueType))
+        return [*[_after(F.map_keys, part) for part in keys], *[_after(F.map_values, part) for part in values]]
+    if isinstance(dtype, StructType):
+        fields: list[Part] = [lambda column: column.isNotNull()]
+        for field in dtype.fields:
+            for part in _parts(field.dataType):
+                fields.append(_of_field(field.name, part))
+        return fields
+    return [lambda column: column]
+
+
+def _each(part: Part) -> Part:
+    return lambda column: F.transform(column, part)
+
+
+def _after(first: Part, part: Part) -> Part:
+    return lambda column: part(first(column))
+
+
+def _of_field(name: str, part: Part) -> Part:
+    return lambda column: part(column[name])
+
+
+# -- from Python
 
 
 def assembled(flat: Sequence[Column], dtype: DataType) -> Column:
-    """Put a column together from its flat columns, in Catalyst; the inverse of `flat_columns`."""
-    fields = _fields(dtype) or []
-    if not is_annotations(dtype):
-        return F.from_json(flat[0], cast("StructType", dtype)) if _is_nested(dtype) else flat[0]
-    names = [f"f{index}" for index in range(len(flat))]
-    zipped = F.arrays_zip(*(column.alias(name) for column, name in zip(flat, names, strict=True)))
-
-    def struct(x: Column) -> Column:
-        parts = iter(names)
-        made = []
-        for name, kind in fields:
-            value = F.map_from_arrays(x[next(parts)], x[next(parts)]) if isinstance(kind, MapType) else x[next(parts)]
-            made.append(value.alias(name))
-        return F.struct(*made)
-
-    return F.transform(zipped, struct).cast(dtype)
+    """Put a column together from its flat columns; the inverse of `flat_columns`."""
+    return _assembled(iter(flat), dtype).cast(dtype)
 
 
-def unflatten(batch: Sequence[pd.Series], types: Sequence[DataType]) -> list[pa.Array]:
-    """Rebuild Arrow columns from the flat pandas columns of one batch."""
-    series = iter(batch)
-    return [_nested(dtype, series) for dtype in types]
+def _assembled(flat: Iterator[Column], dtype: DataType) -> Column:
+    """Put the next flat columns together to one of this type."""
+    if isinstance(dtype, ArrayType) and _is_nested(dtype.elementType):
+        return _array(flat, dtype)
+    if isinstance(dtype, MapType):
+        keys = _assembled(flat, ArrayType(dtype.keyType))
+        return F.map_from_arrays(keys, _assembled(flat, ArrayType(dtype.valueType)))
+    if isinstance(dtype, StructType):
+        there = next(flat)
+        return F.when(there, _struct(flat, dtype))
+    return next(flat)
 
 
-def _nested(dtype: DataType, series: Iterator[pd.Series]) -> pa.Array:
-    fields = _fields(dtype)
-    if fields is None:
-        return _arrow(next(series), dtype)
-    arrays = []
-    for _, kind in fields:
-        parts = [_arrow(next(series), flat) for flat in _parts(kind)]
-        arrays.append(_map(*(part.flatten() for part in parts)) if len(parts) == 2 else parts[0].flatten())
-    struct = pa.StructArray.from_arrays(arrays, names=[name for name, _ in fields])
-    return pa.ListArray.from_arrays(
-        _offsets(pc.fill_null(pc.list_value_length(parts[0]), 0)), struct, mask=parts[0].is_null()
-    )
+def _struct(flat: Iterator[Column], dtype: StructType) -> Column:
+    return F.struct(*[_assembled(flat, field.dataType).alias(field.name) for field in dtype.fields])
 
 
-def _arrow(series: pd.Series, dtype: DataType) -> pa.Array:
-    return pa.Array.from_pandas(series, type=to_arrow_type(dtype))
+def _array(flat: Iterator[Column], dtype: ArrayType) -> Column:
+    """Put the lists of the elements' parts side by side, and each element together."""
+    count = len(flat_types(dtype))
+    if count == 1:
+        return F.transform(next(flat), lambda part: _assembled(iter([part]), dtype.elementType))
+    names = [f"f{index}" for index in range(count)]
+    zipped = F.arrays_zip(*[next(flat).alias(name) for name in names])
 
+    def element(parts: Column) -> Column:
+        columns = iter([parts[name] for name in names])
+        if is_annotations(dtype):
+            return _struct(columns, dtype.elementType)  # type: ignore[arg-type]
+        return _assembled(columns, dtype.elementType)
 
-def _map(keys: pa.ListArray, values: pa.ListArray) -> pa.MapArray:
-    return pa.MapArray.from_arrays(
-        _offsets(pc.fill_null(pc.list_value_length(keys), 0)), keys.flatten(), values.flatten()
-    )
-
-
-def _offsets(lengths: pa.Array) -> pa.Array:
-    return pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths).cast(pa.int32())])
-
-
-def flat_arrays(column: pa.Array, dtype: DataType) -> list[pa.Array]:
-    """Take an Arrow column apart the way `flat_types` says; the counterpart of `assembled`."""
-    if not is_annotations(dtype):
-        return [_as_json(column, dtype) if _is_nested(dtype) else column]
-    offsets = _offsets(pc.fill_null(pc.list_value_length(column), 0))
-    values: Any = column.flatten()
-    flat: list[pa.Array] = []
-    for index in range(values.type.num_fields):
-        field = pc.struct_field(values, index)
-        flat.extend(pa.ListArray.from_arrays(offsets, part) for part in _split_map(field))
-    return flat
-
-
-def _as_json(column: pa.Array, dtype: DataType) -> pa.Array:
-    return pa.array(
-        [None if value is None else json.dumps(as_python(value, dtype)) for value in column.to_pylist()], pa.string()
-    )
-
-
-def series(column: pa.Array) -> pd.Series:
-    """Return a column as pandas keeps it; null numbers in lists stay None, where pandas would make them NaN."""
-    import pandas as pd
-
-    if pa.types.is_list(column.type) and pa.types.is_primitive(column.type.value_type) and column.flatten().null_count:
-        return pd.Series(column.to_pylist(), dtype=object)
-    plain: pd.Series = column.to_pandas()
-    return plain
-
-
-def _split_map(field: pa.Array) -> list[pa.Array]:
-    if not pa.types.is_map(field.type):
-        return [field]
-    pairs = field.cast(pa.list_(pa.struct([field.type.key_field, field.type.item_field])))
-    offsets = _offsets(pc.fill_null(pc.list_value_length(pairs), 0))
-    return [pa.ListArray.from_arrays(offsets, pc.struct_field(pairs.flatten(), place)) for place in (0, 1)]
+    return F.transform(zipped, element)

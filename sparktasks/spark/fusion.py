@@ -13,34 +13,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
-from pyspark.sql.types import DataType, StructField
+from pyspark.sql.types import StructField
 
 from sparktasks.errors import ColumnError, did_you_mean, listed
+from sparktasks.kernels.plan import Kernel, Plan, Ref, Step
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.spark.delivery import deliver
-from sparktasks.spark.kernels import Kernel, Plan, Ref, Step
+from sparktasks.spark.inputs import Visible, Wanted, misfit
 from sparktasks.spark.vectorized import fused_columns, quoted
 
 _ATTRIBUTE = "_sparktasks_chain"
 FUSE_SETTING = "spark.sparktasks.fuse"
-
-
-@dataclass(frozen=True)
-class Visible:
-    """A column as the user sees it after the chain: its Spark type (None where unknown), metadata, and the step
-    that makes it or its position in the frame the chain started from."""
-
-    name: str
-    dataType: DataType | None
-    metadata: dict[str, Any]
-    step: int | None = None
-    position: int | None = None
-
-    @property
-    def known_type(self) -> DataType:
-        """The Spark type; every column but an input of a `LocalPipeline` has one."""
-        assert self.dataType is not None
-        return self.dataType
 
 
 @dataclass(frozen=True)
@@ -59,20 +42,25 @@ class Chain:
         """Compare two column names by the session's case rule."""
         return left == right or (not self.case_sensitive and left.lower() == right.lower())
 
-    def find(self, name: str, who: str) -> Visible:
-        """Return the one visible column of that name; `ColumnError` where there is none, or more than one."""
-        found = [column for column in self.visible if self.same(column.name, name)]
-        if len(found) > 1:
+    def find(self, name: str, who: str, wanted: Wanted | None = None) -> Visible:
+        """Return the one visible column of that name, which ``wanted`` accepts.
+
+        `ColumnError` where there is none, or more than one, or where it does not fit.
+        """
+        columns = [column for column in self.visible if self.same(column.name, name)]
+        if len(columns) > 1:
             raise ColumnError(
-                f"{who}: the column {name!r} is ambiguous: the DataFrame has {len(found)} columns of that "
-                "name. Rename one first."
+                f"{who}: the column {name!r} is ambiguous: the DataFrame has {len(columns)} columns of that name. "
+                "Rename one first."
             )
-        if not found:
+        if not columns:
             names = [column.name for column in self.visible]
             raise ColumnError(
                 f"{who}: there is no column {name!r}.{did_you_mean(name, names)} The DataFrame has: {listed(names)}"
             )
-        return found[0]
+        if wanted is not None and not columns[0].fits(wanted):
+            raise misfit(who, columns[0], wanted, self.visible)
+        return columns[0]
 
     def add(self, kernel: Kernel, arguments: Sequence[Visible], output: StructField, who: str) -> Chain:
         """Append a kernel; its arguments are bound now, so overwriting one of them later does not change what it

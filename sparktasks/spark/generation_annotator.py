@@ -1,26 +1,23 @@
-"""What the annotators that generate text share: their params, how those meet the bundle's own settings, what kernels
-carry."""
+"""What the annotators that generate text share: their params, and how those meet the bundle's own settings."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
 from sparktasks.errors import BundleError, ParamError, listed
+from sparktasks.kernels.generation import GeneratorRef
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.generation.generator import Generator, Prompt, Reading, open_generator
+from sparktasks.runtime.generation.generator import Reading
 from sparktasks.runtime.generation.layout import check_generator
 from sparktasks.runtime.generation.scheduler import Capacity
-from sparktasks.runtime.generation.search import LENGTH, Generated
 from sparktasks.runtime.generation.settings import Settings, read_settings, unsupported
 from sparktasks.runtime.generation.words import Words
 from sparktasks.runtime.tokens import longest
-from sparktasks.spark.annotations import DOCUMENT, Annotation
 from sparktasks.spark.annotator import ModelAnnotator
-from sparktasks.spark.delivery import BundleRef, locate
 from sparktasks.spark.params import P, above, at_least, between, one_of, param
 
 # Of transformers' pipelines (4.57): the last is for text2text-generation, summarization and translation.
@@ -49,25 +46,6 @@ _OWN = {
     "forcedEosTokenId": "forced_eos_token_id",
     "stopStrings": "stop_strings",
 }
-
-
-@dataclass(frozen=True)
-class GenerationRunner:
-    """A generator to be, in the form that kernels carry."""
-
-    bundle: BundleRef
-    settings: Settings
-    reading: Reading
-    capacity: Capacity
-    words: Words
-    device: str
-    run_seconds: float
-
-    def open(self) -> Generator:
-        """Return the generator, opened at first use in this process."""
-        bundle = locate(self.bundle)
-        options = (self.settings, self.reading, self.capacity, self.words, self.device, self.run_seconds)
-        return open_generator(bundle, *options)
 
 
 class GenerationAnnotator(ModelAnnotator):
@@ -181,31 +159,15 @@ class GenerationAnnotator(ModelAnnotator):
         """Return the settings to generate with: the bundle's, with the pipelines' defaults; those of its ``task``; this
         stage's params."""
         bundle = self.getBundle()
-        own = generation_config(bundle)
-        defaults = {"max_new_tokens": _MAX_NEW_TOKENS}
-        if is_seq2seq(
-            bundle
-        ):  # what transformers' pipelines for these models set goes before the bundle's own settings there
-            own = own | {"max_new_tokens": _MAX_NEW_TOKENS, "num_beams": _TEXT2TEXT_BEAMS}
-        if (
-            own.get("max_length", _GLOBAL_MAX_LENGTH) != _GLOBAL_MAX_LENGTH
-            and own.get("max_new_tokens", _MAX_NEW_TOKENS) == _MAX_NEW_TOKENS
-        ):
-            defaults, own = {}, {key: value for key, value in own.items() if key != "max_new_tokens"}
+        defaults, own = _with_pipeline_defaults(generation_config(bundle), is_seq2seq(bundle))
         asked = {theirs: self.getOrDefault(ours) for ours, theirs in _OWN.items()}
         start = {"decoder_start_token_id": bundle.config.get("decoder_start_token_id", own.get("bos_token_id"))}
-        settings = replace(
-            read_settings(defaults, start, own, task_params(bundle, task), asked), seed=self.getOrDefault("seed")
-        )
-        if (
-            asked["max_new_tokens"] is None
-            and not is_seq2seq(bundle)
-            and bundle.positions is not None
-            and settings.limit(0) >= bundle.positions
-        ):
-            settings = replace(
-                settings, max_new_tokens=bundle.positions // 2
-            )  # nobody asked for more than there is room for
+        settings = read_settings(defaults, start, own, task_params(bundle, task), asked)
+        settings = replace(settings, seed=self.getOrDefault(self.seed))
+        positions = None if is_seq2seq(bundle) else bundle.positions
+        if asked["max_new_tokens"] is None and positions is not None and settings.limit(0) >= positions:
+            # Nobody asked for more than there is room for.
+            settings = replace(settings, max_new_tokens=positions // 2)
         self._check(settings)
         if is_seq2seq(bundle) and settings.decoder_start_token_id is None:
             raise BundleError(
@@ -233,22 +195,34 @@ class GenerationAnnotator(ModelAnnotator):
         width = self.getBundle().logits.shape[-1]
         for name in ("suppressTokens", "eosTokenId", "forcedBosTokenId", "forcedEosTokenId"):
             asked = self.getOrDefault(name)
-            ids = [] if asked is None else asked if isinstance(asked, list) else [asked]
-            wrong = [token for token in ids if token < 0 or (isinstance(width, int) and token >= width)]
+            ids = asked if isinstance(asked, list) else [asked]
+            wrong = [
+                token
+                for token in ids
+                if token is not None and (token < 0 or (isinstance(width, int) and token >= width))
+            ]
             if wrong:
                 most = width - 1 if isinstance(width, int) else "some number"
                 raise ParamError(
                     f"{self.uid}: {name}={asked!r}: the model has no token {wrong[0]}. Its ids are 0 to {most}"
                 )
 
-    def runner(self, settings: Settings) -> GenerationRunner:
+    def generator_ref(self, settings: Settings) -> GeneratorRef:
         """Return what a kernel carries to generate."""
-        get = self.getOrDefault
-        sequences = settings.num_beams if get("batchInvariant") else max(get("maxSequences"), settings.num_beams)
-        capacity = Capacity(sequences, get("cacheTokens"), get("batchTokens"), alone=get("batchInvariant"))
-        reading = self._reading(settings)
-        seconds = self.getOrDefault(self.maxRunSeconds)
-        return GenerationRunner(self.bundle_ref(), settings, reading, capacity, self._words(), get("device"), seconds)
+        alone = self.getOrDefault(self.batchInvariant)
+        sequences = settings.num_beams if alone else max(self.getOrDefault(self.maxSequences), settings.num_beams)
+        capacity = Capacity(
+            sequences, self.getOrDefault(self.cacheTokens), self.getOrDefault(self.batchTokens), alone=alone
+        )
+        return GeneratorRef(
+            bundle=self.bundle_ref(),
+            settings=settings,
+            reading=self._reading(settings),
+            capacity=capacity,
+            words=self._words(),
+            device=self.getOrDefault(self.device),
+            run_seconds=self.getOrDefault(self.maxRunSeconds),
+        )
 
     def _words(self) -> Words:
         bad, bias = self.getOrDefault(self.badWords), self.getOrDefault(self.logitsBias)
@@ -261,7 +235,7 @@ class GenerationAnnotator(ModelAnnotator):
         return Words(tuple(bad), tuple(sorted(bias.items())))
 
     def _reading(self, settings: Settings) -> Reading:
-        bundle, asked = self.getBundle(), self.getOrDefault("maxLength")
+        bundle, asked = self.getBundle(), self.getOrDefault(self.maxLength)
         room = longest(bundle, asked)
         if not is_seq2seq(bundle) and bundle.positions is not None:
             left = bundle.positions - settings.limit(0)
@@ -289,24 +263,6 @@ class GenerationAnnotator(ModelAnnotator):
         return bool(asked)
 
 
-def described(text: str, prompt: Prompt, made: Sequence[Generated], metadata: dict[str, str]) -> Annotation:
-    """Return the annotation of a text that was generated, in one part or several, with what every such annotation
-    tells."""
-    count = sum(len(part.ids) for part in made)
-    reason = next((part.reason for part in made if part.reason == LENGTH), made[-1].reason)
-    told = {"finish_reason": reason, "prompt_tokens": str(len(prompt.ids)), "new_tokens": str(count)}
-    cut = {"truncated": "true"} if prompt.truncated else {}
-    score = sum(part.score * len(part.ids) for part in made) / max(1, count)
-    return Annotation(DOCUMENT, 0, len(text) - 1, text, metadata | told | cut, None, score)
-
-
-def joined(prompts: Sequence[Prompt]) -> Prompt:
-    """Return the prompts of a text's parts as one."""
-    return Prompt(
-        tuple(token for prompt in prompts for token in prompt.ids), any(prompt.truncated for prompt in prompts)
-    )
-
-
 def seq2seq_only(bundle: Bundle, who: str) -> None:
     """Raise `BundleError` where a model has no encoder."""
     if not is_seq2seq(bundle):
@@ -324,12 +280,25 @@ def is_seq2seq(bundle: Bundle) -> bool:
 def generation_config(bundle: Bundle) -> dict[str, Any]:
     """Return a bundle's own generation settings: generation_config.json, or what older folders have of it in
     config.json."""
-    found = bundle.read_json("generation_config.json")
-    return {
-        key: value
-        for key, value in ({**bundle.text_config, **bundle.config} if found is None else found).items()
-        if value is not None
-    }
+    config = bundle.read_json("generation_config.json")
+    if config is None:
+        config = {**bundle.text_config, **bundle.config}
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _with_pipeline_defaults(own: Mapping[str, Any], seq2seq: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what goes before a bundle's own settings, and these settings as transformers' pipelines take them."""
+    defaults = {"max_new_tokens": _MAX_NEW_TOKENS}
+    settings = dict(own)
+    if seq2seq:
+        # The pipelines for these models overwrite what the bundle says of the two.
+        settings |= {"max_new_tokens": _MAX_NEW_TOKENS, "num_beams": _TEXT2TEXT_BEAMS}
+    has_max_length = settings.get("max_length", _GLOBAL_MAX_LENGTH) != _GLOBAL_MAX_LENGTH
+    if has_max_length and settings.get("max_new_tokens", _MAX_NEW_TOKENS) == _MAX_NEW_TOKENS:
+        # A max_length of the bundle's own counts, as long as nobody says max_new_tokens.
+        defaults = {}
+        settings.pop("max_new_tokens", None)
+    return defaults, settings
 
 
 def task_params(bundle: Bundle, task: str | None) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,16 @@ import pyarrow as pa
 from pyspark.ml import Pipeline
 
 from sparktasks.errors import ColumnError, ParamError, listed
-from sparktasks.spark.annotations import Annotation, Annotations, is_annotations
+from sparktasks.kernels.columns import TEXT, Annotations
+from sparktasks.kernels.json_values import as_python
+from sparktasks.kernels.plan import execute
+from sparktasks.kernels.values import as_sequence, typed_array
 from sparktasks.spark.annotator import Annotator
-from sparktasks.spark.fusion import Chain, Visible
-from sparktasks.spark.json_types import as_python
-from sparktasks.spark.kernels import execute
+from sparktasks.spark.fusion import Chain
+from sparktasks.spark.inputs import Visible, Wanted
 from sparktasks.spark.persist import load_stages
 from sparktasks.spark.storage import local_path
+from sparktasks.spark.types import kind_of_type
 
 
 class LocalPipeline:
@@ -30,15 +33,16 @@ class LocalPipeline:
     def __init__(self, model: Any) -> None:
         if isinstance(model, Pipeline):
             raise ParamError(
-                f"LocalPipeline: {model.uid} is a Pipeline that was not fitted. Give pipeline.fit(df), or its "
-                "list of stages"
+                f"LocalPipeline: {model.uid} is a Pipeline that was not fitted. Give pipeline.fit(df), or its list "
+                "of stages"
             )
         stages = [model] if isinstance(model, Annotator) else getattr(model, "stages", model)
         chain: Chain = _LocalChain(None, ())
         for stage in _flattened(stages):
             chain = stage.extend(chain)
         self._plan, self._outputs = chain.plan()
-        self._inputs = [column.name for column in chain.inputs]
+        self._inputs = chain.inputs
+        self._names = list(dict.fromkeys(column.name for column in chain.inputs))
 
     @classmethod
     def load(cls, path: str | Path) -> LocalPipeline:
@@ -46,54 +50,69 @@ class LocalPipeline:
         return cls(load_stages(local_path(str(path)) or Path(path)))
 
     def annotate(self, data: Any) -> Any:
-        """Return {column: [results]} for one input, or a list of them for a list of inputs."""
-        return self._each(data, lambda items: [item.result for item in items])
+        """Return {column: [results]} for one input, or a list of them for several: a list, a tuple, an array, a
+        Series, a generator. An input is a text, or a dict where the pipeline reads several columns."""
+        return self._each(data, _results)
 
     def fullAnnotate(self, data: Any) -> Any:
-        """Return {column: [Annotation]} for one input, or a list of them for a list of inputs."""
-        return self._each(data, lambda items: items)
+        """Return {column: [Annotation]} for one input, or a list of them for several."""
+        return self._each(data, lambda annotations: annotations)
 
     def _each(self, data: Any, view: Any) -> Any:
-        many = isinstance(data, Sequence) and not isinstance(data, (str, bytes))
-        rows = [self._row(item) for item in (data if many else [data])]
-        found = [
-            {name: view(cell) if _holds_annotations(cell) else cell for name, cell in row.items()}
-            for row in self._run(rows)
-        ]
-        return found if many else found[0]
+        many = as_sequence(data)
+        rows = [self._row(item) for item in ([data] if many is None else many)]
+        answers = []
+        for cells in self._run(rows):
+            answer = {}
+            for column, cell in zip(self._outputs, cells, strict=True):
+                answer[column.name] = view(cell) if kind_of_type(column.dataType) is not None else cell
+            answers.append(answer)
+        return answers[0] if many is None else answers
 
     def _row(self, item: Any) -> Mapping[str, Any]:
+        """Return one input as a value for each column that is read."""
         if not isinstance(item, Mapping):
-            if len(self._inputs) != 1:
+            if len(self._names) != 1:
                 raise ParamError(
-                    f"LocalPipeline: this pipeline reads {listed(self._inputs)}; give a dict with these keys, "
-                    f"not {type(item).__name__}"
+                    f"LocalPipeline: this pipeline reads {listed(self._names)}; give a dict with these keys, not "
+                    f"{type(item).__name__}"
                 )
-            return {self._inputs[0]: item}
-        if missing := set(self._inputs) - set(item):
+            return {self._names[0]: item}
+        if missing := set(self._names) - set(item):
             raise ColumnError(
-                f"LocalPipeline: no value for {listed(sorted(missing))}; this pipeline reads {listed(self._inputs)}"
+                f"LocalPipeline: no value for {listed(sorted(missing))}; this pipeline reads {listed(self._names)}"
             )
-        return dict(item)
+        return item
 
-    def _run(self, rows: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, list[Any]]]:
-        columns = [_array([row[name] for row in rows]) for name in self._inputs]
+    def _run(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+        """Yield the cells of each row, one for each output column."""
+        columns = []
+        for column in self._inputs:
+            values = [row[column.name] for row in rows]
+            columns.append(typed_array(values, _local_types(column), f"LocalPipeline: the column {column.name!r}"))
         for window in execute(self._plan, [columns] if rows else []):
             cells = [_cells(array, column) for array, column in zip(window, self._outputs, strict=True)]
-            for row in zip(*cells, strict=True):
-                yield {column.name: cell for column, cell in zip(self._outputs, row, strict=True)}
+            yield from zip(*cells, strict=True)
 
 
 class _LocalChain(Chain):
     """A chain without a frame: a column that no stage made is an input of the pipeline."""
 
-    def find(self, name: str, who: str) -> Visible:
-        found = [column for column in self.visible if column.name == name]
-        return found[0] if found else Visible(name, None, {})
+    def find(self, name: str, who: str, wanted: Wanted | None = None) -> Visible:
+        if any(column.name == name for column in self.visible):
+            return super().find(name, who, wanted)
+        return Visible(name, None, {}, wanted=wanted)
 
 
-def _holds_annotations(cell: Any) -> bool:
-    return isinstance(cell, list) and bool(cell) and isinstance(cell[0], Annotation)
+def _local_types(column: Visible) -> Sequence[pa.DataType]:
+    return column.wanted.local if column.wanted is not None else ()
+
+
+def _results(annotations: Iterable[Any]) -> list[Any]:
+    results = []
+    for annotation in annotations:
+        results.append(annotation["result"] if isinstance(annotation, dict) else annotation.result)
+    return results
 
 
 def _flattened(stages: Iterable[Any]) -> list[Annotator]:
@@ -105,28 +124,14 @@ def _flattened(stages: Iterable[Any]) -> list[Annotator]:
             flat.append(stage)
         else:
             raise ParamError(
-                f"LocalPipeline: the stage {getattr(stage, 'uid', stage)!r} is a {type(stage).__name__}, which "
-                "needs Spark. "
-                "Give a list of the sparktasks stages instead"
+                f"LocalPipeline: the stage {getattr(stage, 'uid', stage)!r} is a {type(stage).__name__}, which needs "
+                "Spark. Give a list of the sparktasks stages instead"
             )
     return flat
 
 
-def _array(values: Sequence[Any]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except UnicodeEncodeError:
-        return pa.array([_without_surrogates(value) for value in values])
-
-
-def _without_surrogates(value: Any) -> Any:
-    """Replace lone surrogates, which no UTF-8 text can hold, by U+FFFD, one code point each."""
-    if isinstance(value, str):
-        return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in value)
-    return [_without_surrogates(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def _cells(array: pa.Array, column: Visible) -> list[Any]:
-    if is_annotations(column.known_type):
+    """Return a column's cells: lists of `Annotation`, of dicts where it holds images or sound, or plain values."""
+    if kind_of_type(column.dataType) is TEXT:
         return Annotations(array).by_row()
-    return [as_python(value, column.known_type) for value in array.to_pylist()]
+    return [as_python(value, array.type) for value in array.to_pylist()]

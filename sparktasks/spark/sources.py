@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from sparktasks.errors import BundleError, MissingDependency, did_you_mean, listed
-from sparktasks.runtime.bundle import MODEL_FOLDERS, graph_files
+from sparktasks.runtime.layouts import AUTO, MODEL_FOLDERS, Precision, graph_files
 
 STARTERS = Path(__file__).parent.parent / "starter"
 _URI = re.compile(r"[A-Za-z][\w+.-]+:/|(dbfs|hdfs|s3a?|abfss?|gs):")
@@ -20,7 +20,7 @@ def starter_names() -> list[str]:
     return sorted(path.name for path in STARTERS.iterdir() if (path / "config.json").is_file())
 
 
-def find_folder(source: str | Path | None, starter: str | None, who: str, precision: str = "auto") -> Path:
+def find_folder(source: str | Path | None, starter: str | None, who: str, precision: Precision = AUTO) -> Path:
     """Return the local folder that ``source`` means: a path, a starter's name, a URI or a hub id; None is ``starter``.
 
     From the hub only the ONNX files of the ``precision`` are fetched.
@@ -46,7 +46,7 @@ def find_folder(source: str | Path | None, starter: str | None, who: str, precis
     )
 
 
-def _from_hub(name: str, precision: str) -> Path:
+def _from_hub(name: str, precision: Precision) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -69,4 +69,9 @@ def _from_hub(name: str, precision: str) -> Path:
             ) from error
         if any((folder / sub / file).is_file() for file in main for sub in MODEL_FOLDERS):
             break
+    if not any(folder.rglob("*.onnx")):
+        raise BundleError(
+            f"{name} has no ONNX file. Make a folder with one with: sparktasks export {name} FOLDER "
+            "(it needs: pip install 'sparktasks[export]')"
+        )
     return folder

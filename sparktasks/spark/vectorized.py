@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 import pyspark
-from pyspark import TaskContext
 from pyspark.cloudpickle import dumps
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructField, StructType
 
 from sparktasks.errors import ParamError
-from sparktasks.spark.delivery import Parcel, receive
-from sparktasks.spark.flat import assembled, flat_arrays, flat_columns, flat_types, series, unflatten
-from sparktasks.spark.kernels import Plan, execute
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sparktasks.kernels.parcels import Parcel
+from sparktasks.kernels.plan import Plan
+from sparktasks.spark.flat import assembled, flat_columns, flat_types
+from sparktasks.spark.types import arrow_type
 
 ADAPTER_SETTING = "spark.sparktasks.vectorized"
 _SPARK = tuple(int(part) for part in pyspark.__version__.split(".")[:2])
@@ -52,13 +50,13 @@ def fused_columns(
 
 def adapter_of(df: DataFrame) -> str:
     """Name the adapter a frame's session uses: ``arrow`` where Spark has it, ``pandas`` otherwise or on request."""
-    asked = df.sparkSession.conf.get(ADAPTER_SETTING, "auto")
+    asked = str(df.sparkSession.conf.get(ADAPTER_SETTING, "auto")).strip().lower()
     if asked not in ("auto", *_ADAPTERS):
         raise ParamError(f"{ADAPTER_SETTING}={asked!r} is not allowed: it takes 'auto', 'arrow' or 'pandas'")
     newest = "arrow" if _SPARK >= (4, 1) else "pandas"
     if asked == "arrow" and newest == "pandas":
         raise ParamError(f"{ADAPTER_SETTING}='arrow' needs Spark 4.1 or newer; this is {pyspark.__version__}")
-    return newest if asked == "auto" else str(asked)
+    return newest if asked == "auto" else asked
 
 
 def quoted(name: str) -> Column:
@@ -76,7 +74,7 @@ def _by_arrow(
     from pyspark.sql.functions import arrow_udf  # type: ignore[attr-defined]
 
     udf = arrow_udf(_arrow_function(plan, parcels), _positional(outputs))
-    raw, names = _generated(base, udf(*(quoted(name) for name, _ in inputs)), len(outputs))
+    raw, names = _generated(base, udf(*[quoted(name) for name, _ in inputs]), len(outputs))
     return raw, names, [F.col(name) for name in names]
 
 
@@ -89,20 +87,20 @@ def _by_pandas(
 ) -> Fused:
     from pyspark.sql.functions import pandas_udf  # type: ignore[attr-defined]
 
-    arguments = [flat for name, dtype in inputs for flat in flat_columns(quoted(name), dtype)]
-    counts = [len(flat_types(dtype)) for dtype in outputs]
-    types = [kind for dtype in outputs for kind in flat_types(dtype)]
-    udf = pandas_udf(_pandas_function(plan, parcels, [dtype for _, dtype in inputs], outputs), _positional(types))
-    raw, names = _generated(base, udf(*arguments), len(types))
+    arguments: list[Column] = []
+    for name, dtype in inputs:
+        arguments.extend(flat_columns(quoted(name), dtype))
+    types: list[DataType] = []
+    for dtype in outputs:
+        types.extend(flat_types(dtype))
+    function = _pandas_function(plan, parcels, [arrow_type(dtype) for _, dtype in inputs])
+    raw, names = _generated(base, pandas_udf(function, _positional(types))(*arguments), len(types))
     flat = iter(names)
-    return (
-        raw,
-        names,
-        [
-            assembled([F.col(next(flat)) for _ in range(count)], dtype)
-            for dtype, count in zip(outputs, counts, strict=True)
-        ],
-    )
+    columns = []
+    for dtype in outputs:
+        parts = islice(flat, len(flat_types(dtype)))
+        columns.append(assembled([F.col(name) for name in parts], dtype))
+    return raw, names, columns
 
 
 _ADAPTERS: dict[str, Callable[..., Fused]] = {"arrow": _by_arrow, "pandas": _by_pandas}
@@ -119,27 +117,26 @@ def _generated(base: DataFrame, struct: Column, width: int) -> tuple[DataFrame, 
 
 
 def _arrow_function(plan: Plan, parcels: Sequence[Parcel]) -> Callable[..., Any]:
-    fused = _function("run_arrow", plan, parcels)
+    fused = _function("run_arrow", parcels, plan)
     fused.__annotations__ = {"batches": Iterator[tuple[pa.Array, ...]], "return": Iterator[pa.Array]}
     return fused
 
 
-def _pandas_function(
-    plan: Plan, parcels: Sequence[Parcel], inputs: Sequence[DataType], outputs: Sequence[DataType]
-) -> Callable[..., Any]:
+def _pandas_function(plan: Plan, parcels: Sequence[Parcel], inputs: Sequence[pa.DataType]) -> Callable[..., Any]:
     import pandas as pd
 
-    fused = _function("run_pandas", plan, parcels, inputs, outputs)
+    fused = _function("run_pandas", parcels, plan, inputs)
     fused.__annotations__ = {"batches": Iterator[tuple[pd.Series, ...]], "return": Iterator[pd.DataFrame]}
     return fused
 
 
-def _function(name: str, plan: Plan, parcels: Sequence[Parcel], *rest: Any) -> Callable[..., Any]:
-    """Make what Spark pickles. It names nothing of ours until it runs, so that an executor that lacks us can say so.
+def _function(name: str, parcels: Sequence[Parcel], *arguments: Any) -> Callable[..., Any]:
+    """Make what Spark pickles: a function that runs ``sparktasks.kernels.worker.NAME`` on the batches.
 
-    Broadcasts are found by the pickling of the function itself, and so stay outside of what is pickled here.
+    It names nothing of ours until it runs, so that an executor that lacks us can say so. Broadcasts are found by the
+    pickling of the function itself, and so stay outside of what is pickled here.
     """
-    pickled: bytes = dumps((plan, *rest))  # type: ignore[no-untyped-call]
+    pickled: bytes = dumps(arguments)  # type: ignore[no-untyped-call]
     sent = [(parcel.hash, parcel.way, parcel.files, parcel.parts) for parcel in parcels]
 
     def fused(batches: Iterator[Any]) -> Iterator[Any]:
@@ -148,52 +145,16 @@ def _function(name: str, plan: Plan, parcels: Sequence[Parcel], *rest: Any) -> C
         import sys
 
         try:
-            from sparktasks.spark import vectorized
+            from sparktasks.kernels import worker
+            from sparktasks.spark.task import prepare_worker
 
-            arguments = pickle.loads(pickled)
+            unpickled = pickle.loads(pickled)
         except ImportError as error:
             raise ImportError(
                 f"the Python of the executor on {socket.gethostname()} ({sys.executable}) lacks a package: {error}. "
                 "Install sparktasks there, or send an environment with the job: spark-submit --archives ENV.tar.gz#env"
             ) from error
-        yield from getattr(vectorized, name)(batches, sent, *arguments)
+        prepare_worker(sent)
+        yield from getattr(worker, name)(batches, *unpickled)
 
     return fused
-
-
-def run_arrow(batches: Iterator[Any], sent: Sequence[tuple[Any, ...]], plan: Plan) -> Iterator[pa.Array]:
-    """Run a plan behind an ``arrow_udf``."""
-    prepare_worker([Parcel(*each) for each in sent])
-    tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
-    for outputs in execute(plan, tuples):
-        yield pa.StructArray.from_arrays(outputs, names=[f"c{index}" for index in range(len(outputs))])
-
-
-def run_pandas(
-    batches: Iterator[Any],
-    sent: Sequence[tuple[Any, ...]],
-    plan: Plan,
-    inputs: Sequence[DataType],
-    outputs: Sequence[DataType],
-) -> Iterator[pd.DataFrame]:
-    """Run a plan behind a ``pandas_udf``."""
-    import pandas as pd
-
-    prepare_worker([Parcel(*each) for each in sent])
-    tuples = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
-    for made in execute(plan, (unflatten(batch, inputs) for batch in tuples)):
-        flat = [array for column, dtype in zip(made, outputs, strict=True) for array in flat_arrays(column, dtype)]
-        yield pd.DataFrame({f"c{index}": series(array) for index, array in enumerate(flat)})
-
-
-def prepare_worker(parcels: Sequence[Parcel] = ()) -> None:
-    """Tell this worker what was sent to it, and the model runtime what Spark gave the task: threads
-    (``spark.task.cpus``) and a GPU."""
-    from sparktasks.runtime import devices, threads
-
-    receive(parcels)
-    context = TaskContext.get()
-    if context is not None:
-        threads.use(context.cpus())
-        gpus = context.resources().get("gpu")
-        devices.use_gpu(int(gpus.addresses[0]) if gpus and gpus.addresses[0].isdigit() else None)

@@ -130,7 +130,7 @@ def test_outputs_of_one_name_are_refused(stages: list[Annotator]) -> None:
 
 
 def test_words_must_be_lists_and_chains_must_begin_with_an_assembler() -> None:
-    with pytest.raises(ColumnError, match="lists of words are wanted"):
+    with pytest.raises(ColumnError, match="expects a list of strings, not str"):
         LocalPipeline([WordsAssembler()]).annotate(["Do", "n't"])
     with pytest.raises(ColumnError, match="begin the pipeline with an assembler"):
         LocalPipeline([RegexTokenizer()]).annotate("text")
@@ -140,10 +140,10 @@ def test_assembler_refuses_numbers_and_names_what_fits(spark: SparkSession) -> N
     df = spark.createDataFrame([(1, "a", ["b"])], "id int, text string, words array<string>")
     with pytest.raises(
         ColumnError,
-        match=r"'id' is int, but string or array<string> is wanted. Columns that would fit: 'text', 'words'",
+        match=r"'id' is int, but string or array<string> is expected. Columns that would fit: 'text', 'words'",
     ):
         DocumentAssembler(inputCol="id").transform(df)
     with pytest.raises(
-        ColumnError, match=r"'text' is string, but array<string> is wanted. Columns that would fit: 'words'"
+        ColumnError, match=r"'text' is string, but array<string> is expected. Columns that would fit: 'words'"
     ):
         WordsAssembler(inputCol="text").transform(df)

@@ -150,7 +150,7 @@ def test_texts_that_cannot_be_summarized_are_errors_of_their_rows(
     def refuse(*_: Any) -> Any:
         raise ZeroDivisionError("no words")
 
-    monkeypatch.setattr("sparktasks.annotators.tasks.summarization._ranker", lambda language: refuse)
+    monkeypatch.setattr("sparktasks.kernels.extractive_summarization.sentence_ranker", lambda language: refuse)
     model = Summarizer.pretrained(bundle("t5-text2text-generation"), maxNewTokens=4, numBeams=1, cacheTokens=8)
     for stage, reason in ((Summarizer(method="extractive"), "sumy cannot rank .* no words"), (model, "cacheTokens")):
         (found,) = summary(stage)

@@ -14,8 +14,8 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 
 from sparktasks import DocumentAssembler, LocalPipeline, TextGenerator
-from sparktasks.annotators.tasks.text_generation import fields_of
 from sparktasks.errors import BundleError, ColumnError, DataError, ParamError
+from sparktasks.kernels.text_generation import template_fields
 
 CHATML = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt "
@@ -94,7 +94,7 @@ def test_a_template_makes_a_prompt_of_columns(make: Make) -> None:
 @pytest.mark.parametrize("template", ["no column", "{", "{}", "{a!r}", "{a:>3}"])
 def test_templates_that_are_no_templates_are_refused(template: str) -> None:
     with pytest.raises(ParamError, match="promptTemplate"):
-        fields_of(template)
+        template_fields(template)
 
 
 def test_an_empty_prompt_begins_with_the_models_first_token(make: Make) -> None:
@@ -400,7 +400,7 @@ def spaced(folder: Path) -> object:
 def test_spaces_are_removed_where_the_param_or_the_bundle_says_so(
     name: str, edit: Callable[[Path], object] | None, asked: bool | None, wanted: bool, make: Make
 ) -> None:
-    assert make(name, edit, cleanUpTokenizationSpaces=asked).kernel().runner.reading.tidy == wanted
+    assert make(name, edit, cleanUpTokenizationSpaces=asked).kernel().generator.reading.tidy == wanted
 
 
 @pytest.mark.parametrize("pattern", [r"yes \.", "a != b", "Oui !", "he 's"])

@@ -26,7 +26,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pack an environment as the README says."""
+    """Pack an environment as docs/running.md says."""
     folder = tmp_path_factory.mktemp("packed")
     subprocess.run([sys.executable, "-m", "venv", "env"], cwd=folder, check=True)
     subprocess.run(
@@ -59,7 +59,7 @@ def test_a_bare_executor_cannot_run_the_job(cluster: Cluster, bare: str, tmp_pat
     assert done.returncode != 0
 
 
-def test_the_recipe_of_the_readme(cluster: Cluster, archive: Path, tmp_path: Path) -> None:
+def test_the_recipe_of_the_page(cluster: Cluster, archive: Path, tmp_path: Path) -> None:
     (tmp_path / "in.json").write_text(
         "\n".join(f'{{"id": {row}, "text": "play some music {row}"}}' for row in range(30))
     )

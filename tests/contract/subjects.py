@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 import sparktasks
 from sparktasks import (
     TASKS,
@@ -15,9 +17,13 @@ from sparktasks import (
     TokenClassifier,
     WordsAssembler,
 )
-from sparktasks.spark.annotations import Annotation
+from sparktasks.kernels.columns import Annotation
+from sparktasks.kernels.plan import Kernel
+from sparktasks.kernels.values import typed_array
 from sparktasks.spark.annotator import Annotator, ModelAnnotator
+from sparktasks.spark.fusion import Chain
 from sparktasks.spark.generation_annotator import GenerationAnnotator
+from sparktasks.spark.local import _LocalChain
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
 
@@ -115,12 +121,31 @@ def outputs(stage: Annotator) -> list[str]:
     return list(several or [stage.getOrDefault("outputCol")])
 
 
+def kernels_of(stage: Annotator) -> list[tuple[Kernel, list[pa.Array]]]:
+    """Return the kernels that a subject appends to a chain, each with its columns for the rows of this module."""
+    chain: Chain = _LocalChain(None, ())
+    for other in needed(stage):
+        chain = other.extend(chain)
+    before = len(chain.steps)
+    chain = stage.extend(chain)
+    cells = {name: [row[place] for row in ROWS] for place, name in enumerate(("id", "text", "words"))}
+    inputs = [typed_array(cells[column.name], column.wanted.local, column.name) for column in chain.inputs]  # type: ignore[union-attr]
+    results: list[pa.Array] = []
+    kernels = []
+    for step in chain.steps:
+        columns = [results[ref.place] if ref.from_step else inputs[ref.place] for ref in step.arguments]
+        kernels.append((step.kernel, columns))
+        results.append(step.kernel(*columns))
+    return kernels[before:]
+
+
 def plain(cell: Any) -> Any:
     """Make a cell of Spark or of LocalPipeline comparable: annotations as tuples of plain values."""
     if isinstance(cell, list):
         return [plain(item) for item in cell]
     if isinstance(cell, Annotation) or hasattr(cell, "annotatorType"):
-        vector = None if cell.embeddings is None else [float(value) for value in cell.embeddings]
+        # Without a vector, a column has an empty one and `Annotation` None.
+        vector = [] if cell.embeddings is None else [float(value) for value in cell.embeddings]
         return (cell.annotatorType, cell.begin, cell.end, cell.result, dict(cell.metadata or {}), vector, cell.score)
     return [float(value) for value in cell] if hasattr(cell, "toArray") else cell
 

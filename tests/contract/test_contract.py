@@ -14,12 +14,12 @@ from pyspark.sql import functions as F
 from sparktasks import LocalPipeline
 from sparktasks.errors import ColumnError
 from sparktasks.runtime import session
-from sparktasks.spark.annotations import ANNOTATIONS
 from sparktasks.spark.annotator import Annotator, ColumnAnnotator
 from sparktasks.spark.fusion import Chain, chain_of
 from sparktasks.spark.generation_annotator import GenerationAnnotator
 from sparktasks.spark.params import declared
 from sparktasks.spark.persist import load_stage
+from sparktasks.spark.types import ANNOTATIONS
 from tests.contract.subjects import ROWS, SCHEMA, TEXTS, needed, outputs, plain, same, subjects, upstream
 
 SUBJECTS = subjects()

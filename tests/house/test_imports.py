@@ -12,7 +12,7 @@ import pytest
 import sparktasks
 
 PACKAGE = Path(sparktasks.__file__).parent
-ROOMS = ["errors", "ops", "runtime", "spark", "annotators", "jobs", "cli", "__main__"]
+ROOMS = ["errors", "ops", "runtime", "kernels", "spark", "annotators", "jobs", "export", "cli", "__main__"]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
@@ -56,7 +56,7 @@ def fresh(code: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("room", ["ops", "runtime"])
+@pytest.mark.parametrize("room", ["ops", "runtime", "kernels"])
 def test_the_lower_rooms_do_not_load_spark(room: str) -> None:
     modules = [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)

@@ -1,4 +1,4 @@
-"""Run as a program: what is asked of a session from a thread that did not start it, on classic Spark or on Connect."""
+"""Run as a program: what is asked of a session from a thread that did not start it, on Spark Connect."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from sparktasks import DocumentAssembler, TextClassifier, cli
 from tests.jobs.making import BUNDLE, STAGES, texts, write_job, write_lines
 
 
-def main(folder: Path, connect: bool) -> None:
+def in_threads(spark: SparkSession, folder: Path, can_save: bool) -> dict[str, str]:
     """Run, save and load in a thread; report what came of each, and whether the session still answers."""
-    builder = SparkSession.builder
-    spark = (builder.remote("local[1]") if connect else builder.master("local[1]")).getOrCreate()
     write_lines(folder / "in" / "a.json", texts(range(3)))
     saved = f"file:{folder}/a%20b"  # a place that this process does not see as a path, as s3a: is
     whole = PipelineModel([DocumentAssembler(), TextClassifier.pretrained(BUNDLE, outputCol="intent")])
@@ -36,17 +34,19 @@ def main(folder: Path, connect: bool) -> None:
             ["run", str(write_job(folder / "second", read={"path": str(folder / "in")}, **by_pipeline))]
         ),
     }
-    if connect:  # copying into the server's own disk is not allowed there
+    if not can_save:
         del tasks["save"], tasks["load"]
-    found = {}
+    outcomes = {}
     for name, task in tasks.items():
         with ThreadPoolExecutor(1) as pool:
             error = pool.submit(task).exception()
-        found[name] = "" if error is None else f"{type(error).__name__}: {error}"
-    found["session"] = str(spark.range(3).count())
-    found["rows"] = str(spark.read.parquet(str(folder / "out")).count())
-    print(json.dumps(found))
+        outcomes[name] = "" if error is None else f"{type(error).__name__}: {error}"
+    outcomes["session"] = str(spark.range(3).count())
+    outcomes["rows"] = str(spark.read.parquet(str(folder / "out")).count())
+    return outcomes
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] == "connect")
+    builder = SparkSession.builder.remote("local[1]").config("spark.ui.enabled", "false")
+    # Copying into the server's own disk is not allowed there.
+    print(json.dumps(in_threads(builder.getOrCreate(), Path(sys.argv[1]), can_save=False)))

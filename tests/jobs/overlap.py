@@ -1,6 +1,8 @@
 """Run a resumed job two or three times at once, kill some of the runs, and count what is in the output.
 
 python -m tests.jobs.overlap FOLDER [TRIES]
+
+The suite tries the same in fewer processes; these tries, of five to eight each, take ten minutes.
 """
 
 from __future__ import annotations
@@ -8,28 +10,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
-
-from tests.jobs.making import texts, write_job, write_lines
-
-ROWS = 48
-SPARK: dict[str, Any] = {
-    "master": "local[1]",
-    "config": {
-        "spark.ui.enabled": False,
-        "spark.log.level": "OFF",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.sql.shuffle.partitions": 1,
-    },
-}
+from tests.jobs.processes import ROWS, ids, start, write_slow_job
 
 
 @dataclass
@@ -37,7 +24,7 @@ class Outcome:
     """How the runs of a try ended, and what was in the output when they had, and after one more run."""
 
     codes: list[int] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     after: list[int] = field(default_factory=list)
     completed: list[int] = field(default_factory=list)
     seconds: float = 0.0
@@ -46,10 +33,10 @@ class Outcome:
         """Say what went wrong: a run that is neither done nor refused by name, or a row that is missing or there
         twice."""
         wrong = []
-        for code, said in zip(self.codes, self.said, strict=True):
-            refused = code == 2 and "another run is writing to" in said and "process " in said
+        for code, message in zip(self.codes, self.messages, strict=True):
+            refused = code == 2 and "another run is writing to" in message and "process " in message
             if code not in (0, -signal.SIGKILL) and not refused:
-                wrong.append(f"exit {code}: {said[-300:]}")
+                wrong.append(f"exit {code}: {message[-300:]}")
         if max(Counter(self.after).values(), default=0) > 1:
             wrong.append("rows twice after the runs")
         if -signal.SIGKILL not in self.codes and sorted(self.after) != list(range(ROWS)):
@@ -59,31 +46,10 @@ class Outcome:
         return wrong
 
 
-def write_slow_job(folder: Path) -> Path:
-    """Write a job of four parts that takes some seconds."""
-    write_lines(folder / "in" / "a.json", [row | {"text": f"{row['text']} slowly"} for row in texts(range(ROWS))])
-    stages = [
-        {"DocumentAssembler": {"inputCol": "text"}},
-        {"Recorder": {"log": str(folder / "log"), "slow": "slowly", "seconds": 0.15}},
-        {"Finisher": {"inputCols": ["recorded"], "outputAs": "first"}},
-    ]
-    return write_job(folder, spark=SPARK, stages=stages, id="id", resume=True, chunks=4)
-
-
-def start(job: Path) -> subprocess.Popen[str]:
-    """Start a run; its process is Python's, and the JVM is a child that outlives it for a while when it is killed."""
-    command = [sys.executable, "-m", "tests.jobs.recorder", "run", str(job)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def ids(out: Path) -> list[int]:
-    return [number for file in out.glob("part-*") for number in pq.read_table(file).column("id").to_pylist()]
-
-
 def attempt(folder: Path, seed: int) -> Outcome:
     """Make one try: runs that start within some seconds, one of which is killed in every other try."""
     chance, began, outcome = random.Random(seed), time.monotonic(), Outcome()
-    job, runs = write_slow_job(folder), []
+    job, runs = write_slow_job(folder, seconds=0.5), []
     for _ in range(2 + seed % 2):
         runs.append(start(job))
         time.sleep(chance.uniform(0, 4))
@@ -91,15 +57,15 @@ def attempt(folder: Path, seed: int) -> Outcome:
         time.sleep(chance.uniform(2, 8))
         os.kill(chance.choice(runs).pid, signal.SIGKILL)
     for run in runs:
-        outcome.said.append(run.communicate(timeout=300)[1])
+        outcome.messages.append(run.communicate(timeout=300)[1])
         outcome.codes.append(run.returncode)
     if -signal.SIGKILL not in outcome.codes:  # the JVM of a killed run may still commit
         outcome.after = ids(folder / "out")
     last = start(job)
-    said = last.communicate(timeout=300)[1]
+    message = last.communicate(timeout=300)[1]
     outcome.completed = ids(folder / "out") if last.returncode == 0 else []
     if last.returncode:
-        outcome.said.append(said)
+        outcome.messages.append(message)
         outcome.codes.append(last.returncode)
     outcome.seconds = time.monotonic() - began
     return outcome
@@ -113,10 +79,8 @@ def main(folder: Path, tries: int) -> None:
         faults = outcome.faults()
         bad += bool(faults)
         print(
-            (
-                f"try {seed}: exits {outcome.codes}, {len(outcome.completed)} rows, {outcome.seconds:.0f} s, "
-                f"{faults or 'fine'}"
-            ),
+            f"try {seed}: exits {outcome.codes}, {len(outcome.completed)} rows, {outcome.seconds:.0f} s, "
+            f"{faults or 'fine'}",
             flush=True,
         )
     print(f"{tries - bad} of {tries} tries were fine")

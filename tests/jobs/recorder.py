@@ -12,7 +12,7 @@ import pyarrow as pa
 
 import sparktasks
 from sparktasks.cli import main
-from sparktasks.spark.annotations import DOCUMENT, Annotations
+from sparktasks.kernels.columns import DOCUMENT, Annotations
 from sparktasks.spark.annotator import ColumnAnnotator
 from sparktasks.spark.params import P, param
 
@@ -27,6 +27,7 @@ class Record:
 
     def __call__(self, *columns: pa.Array) -> pa.Array:
         unwanted = recorded(Path(f"{self.log}.fail"))
+        hold = Path(f"{self.log}.hold")
         for text in Annotations(columns[0]).result:
             if text in unwanted:
                 raise ValueError(f"the text {text!r} is not wanted")
@@ -34,11 +35,13 @@ class Record:
                 file.write(f"{text}\n".encode())
             if self.slow in str(text):
                 time.sleep(self.seconds)
+            while text in recorded(hold):
+                time.sleep(0.02)
         return columns[0]
 
 
 class Recorder(ColumnAnnotator):
-    """Writes down what it gets; texts in the file LOG.fail raise."""
+    """Writes down what it gets; texts in the file LOG.fail raise, those in LOG.hold wait until it is gone."""
 
     reads = (DOCUMENT,)
     writes = DOCUMENT
@@ -50,12 +53,15 @@ class Recorder(ColumnAnnotator):
 
     def kernel(self) -> Record:
         """Return the executor half."""
-        return Record(*(self.getOrDefault(name) for name in ("log", "slow", "seconds")))
+        return Record(*map(self.getOrDefault, ("log", "slow", "seconds")))
 
 
 def recorded(log: Path) -> list[str]:
     """Return the texts that were run, in the order they were."""
-    return log.read_text().splitlines() if log.exists() else []
+    try:
+        return log.read_text().splitlines()
+    except FileNotFoundError:
+        return []
 
 
 if __name__ == "__main__":

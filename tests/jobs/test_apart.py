@@ -13,19 +13,26 @@ from pyspark.sql import SparkSession
 
 from sparktasks import DocumentAssembler
 from sparktasks.errors import JobError
+from sparktasks.jobs.loading import load_job
 from sparktasks.jobs.run import run_job
-from sparktasks.jobs.spec import load_job
 from tests.jobs.making import BUNDLE, texts, write_job
 
 LIGHT = ["DocumentAssembler", {"Finisher": {"inputCols": ["document"]}}]
 
 
-@pytest.fixture
-def data(spark: SparkSession, tmp_path: Path) -> Path:
-    """Rows by day, below ``data``, with two links to it."""
+@pytest.fixture(scope="module")
+def rows(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of rows by day."""
+    folder = tmp_path_factory.mktemp("rows") / "data"
     rows = [(row["id"], row["text"], f"d{row['id'] % 2}") for row in texts(range(6))]
-    folder = tmp_path / "a folder" / "data"
     spark.createDataFrame(rows, "id long, text string, day string").write.partitionBy("day").parquet(str(folder))
+    return folder
+
+
+@pytest.fixture
+def data(rows: Path, tmp_path: Path) -> Path:
+    """The rows, below ``a folder/data``, with two links to them."""
+    folder = shutil.copytree(rows, tmp_path / "a folder" / "data")
     (tmp_path / "link").symlink_to(tmp_path / "a folder")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "linked.parquet").symlink_to(next(folder.rglob("part-*")))

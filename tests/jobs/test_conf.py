@@ -11,9 +11,10 @@ from pyspark.sql import SparkSession
 
 from sparktasks import cli
 from sparktasks.jobs.examples import EXAMPLES
+from sparktasks.jobs.loading import load_job
 from sparktasks.jobs.report import Counts
 from sparktasks.jobs.run import run_job
-from sparktasks.jobs.spec import Job, load_job
+from sparktasks.jobs.spec import Job
 
 CONF = Path(__file__).parent.parent.parent / "conf"
 BUNDLES = Path(__file__).parent.parent / "bundles"

@@ -1,10 +1,7 @@
-"""What a job says last: one line with the reason, exit 2 for what is refused, 143 where it was stopped."""
+"""What a job says last: one line with the reason, and exit 2 for what is refused."""
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ from pyspark.sql import SparkSession
 from sparktasks import cli
 from sparktasks.errors import DataError, OutputError
 from sparktasks.jobs.failures import failure, reason, refusal
-from tests.jobs import overlap
 from tests.jobs.making import texts, write_job, write_lines
 from tests.jobs.test_run import PAIR_READ, PAIR_ROWS, PAIRS
 
@@ -25,7 +21,7 @@ def songs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def told(capsys: pytest.CaptureFixture[str], job: Path, *options: str) -> tuple[Any, list[str]]:
+def failed_run(capsys: pytest.CaptureFixture[str], job: Path, *options: str) -> tuple[Any, list[str]]:
     """Run a job that does not succeed; return the exit code and what is said on stderr, but for Spark's own lines."""
     with pytest.raises(SystemExit) as stopped:
         cli.main(["run", str(job), *options])
@@ -65,11 +61,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_is_refused_is_said_in_one_line(
     spark: SparkSession, songs: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    changes, wanted = REFUSED[case]
-    code, lines = told(capsys, write_job(songs, stages=LIGHT, **changes))
+    changes, expected = REFUSED[case]
+    code, lines = failed_run(capsys, write_job(songs, stages=LIGHT, **changes))
     assert code == cli.REFUSED
     assert len(lines) == 1
-    assert wanted in lines[0]
+    assert expected in lines[0]
     assert not list(songs.glob("_out*"))
 
 
@@ -78,7 +74,7 @@ def test_fault_of_a_row_is_said_in_its_own_words(
 ) -> None:
     write_lines(tmp_path / "in" / "a.json", PAIR_ROWS)
     job = write_job(tmp_path, stages=PAIRS, read=PAIR_READ, onError="fail")
-    code, lines = told(capsys, job)
+    code, lines = failed_run(capsys, job)
     assert code == cli.FAILED
     assert lines[-1].startswith("sparktasks: failed: DataError: ")
     assert "there is no document to pair" in lines[-1]
@@ -129,31 +125,10 @@ FAILURES = {
 
 @pytest.mark.parametrize("case", FAILURES)
 def test_root_cause_is_dug_out(case: str) -> None:
-    text, wanted = FAILURES[case]
-    assert reason(Exception(text)) == wanted
+    text, expected = FAILURES[case]
+    assert reason(Exception(text)) == expected
 
 
 def test_errors_while_running_are_no_refusals() -> None:
     assert refusal(DataError("x")) is refusal(OutputError("x")) is refusal(ValueError("x")) is None
     assert failure(ValueError("x")) == "ValueError: x"
-
-
-def test_sigterm_says_what_is_written_and_gives_the_lock_back(tmp_path: Path) -> None:
-    run = overlap.start(overlap.write_slow_job(tmp_path))
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(iter(run.stderr.readline, "")))  # type: ignore[union-attr]
-    reader.start()
-    deadline = time.monotonic() + 120
-    while not any("part 1 of 4 is written" in line for line in lines):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(timeout=60) == cli.TERMINATED
-    reader.join()
-    run.stderr.close()  # type: ignore[union-attr]
-    said = "".join(lines)
-    assert "part 2 of 4 was stopped; 1 parts are written, and running the job again goes on from there" in said
-    assert said.splitlines()[-1] == "sparktasks: stopped by SIGTERM"
-    assert "Traceback" not in said
-    assert not list(tmp_path.glob("_out*"))
-    assert 0 < len(overlap.ids(tmp_path / "out")) < overlap.ROWS

@@ -1,139 +1,145 @@
-"""A driver killed with SIGKILL in the middle of a run: the next run completes the output without doing anything
-twice."""
+"""A run that is stopped or killed in the middle, or overlaps with others: every row is there once in the end, and
+nothing is done twice."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 
-from tests.jobs.making import BUNDLE, texts, write_job, write_lines
-from tests.jobs.recorder import recorded
+import sparktasks
+from sparktasks import cli
+from sparktasks.errors import JobError
+from sparktasks.jobs.loading import load_job
+from sparktasks.jobs.report import Summary
+from sparktasks.jobs.run import run_job
+from tests.jobs.processes import (
+    ROWS,
+    finished_tasks,
+    hold,
+    ids,
+    ids_in,
+    ids_run,
+    kill_all,
+    start,
+    wait_for,
+    write_slow_job,
+)
+from tests.jobs.recorder import Recorder
 
-ROWS = 60
-SPARK: dict[str, Any] = {
-    "master": "local[2]",
-    "config": {
-        "spark.ui.enabled": False,
-        "spark.log.level": "ERROR",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.sql.shuffle.partitions": 2,
-    },
-}
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self").exists(),
+    reason="the processes to kill are found in /proc, and elsewhere a killed run only by its missing heartbeat",
+)
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Path:
-    """A job over two files, of which the second is slow: the first file's task ends long before its part does."""
-    quick, slow = texts(range(ROWS // 2)), texts(range(ROWS // 2, ROWS))
-    write_lines(tmp_path / "in" / "a.json", quick)
-    write_lines(tmp_path / "in" / "b.json", [row | {"text": f"{row['text']} slowly"} for row in slow])
-    return write_job(
-        tmp_path,
-        spark=SPARK,
-        stages=[
-            {"DocumentAssembler": {"inputCol": "text"}},
-            {"Recorder": {"log": str(tmp_path / "log"), "slow": "slowly", "seconds": 0.3}},
-            {"TextClassifier": {"pretrained": str(BUNDLE), "inputCols": ["recorded"], "outputCol": "intent"}},
-            {"Finisher": {"inputCols": ["intent"]}},
-        ],
-        id="id",
-        resume=True,
-        chunks=4,
-    )
+@pytest.fixture(autouse=True)
+def _front_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparktasks, "Recorder", Recorder, raising=False)
+    monkeypatch.setattr(sparktasks, "__all__", [*sparktasks.__all__, "Recorder"])
 
 
 @pytest.fixture
-def start(job: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Start the job in a session of processes of its own; whatever is left of it goes at the end."""
+def begin() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """Start a job in processes of its own; whatever is left of them goes at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin() -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.jobs.recorder", "run", str(job)]
-        started.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        )
+    def run(job: Path) -> subprocess.Popen[str]:
+        started.append(start(job))
         return started[-1]
 
-    yield begin
+    yield run
     for process in started:
-        kill(process)
+        kill_all(process)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL for the driver, its JVM and its Python workers (Spark's worker daemon leads a process group of its
-    own)."""
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.getsid(int(entry.name)) == process.pid:
-                os.kill(int(entry.name), signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.communicate()
-
-
-def ids_in(files: Iterator[Path]) -> list[int]:
-    return [number for file in files for number in pq.read_table(file, columns=["id"]).column("id").to_pylist()]
-
-
-def committed(out: Path) -> list[int]:
-    return ids_in(out.glob("part-*.parquet"))
-
-
-def finished(out: Path) -> list[int]:
-    """Return the ids in finished tasks of a part that is not committed."""
-    return ids_in(out.glob("_temporary/0/task_*/part-*.parquet"))
-
-
-def between_tasks(out: Path) -> bool:
-    """Tell whether one of a part's two tasks is finished and the other is running."""
-    return len(list(out.glob("_temporary/0/task_*"))) == 1 and bool(list(out.glob("_temporary/0/_temporary/attempt_*")))
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "the job did not get there in five minutes"
-        time.sleep(0.05)
-
-
-def numbers(log: Path) -> list[int]:
-    return [int(line.split()[3].rstrip(",")) for line in recorded(log)]
-
-
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="the processes to kill are found in /proc")
 def test_killed_job_is_completed_by_running_it_again(
-    tmp_path: Path, start: Callable[[], subprocess.Popen[str]]
+    spark: SparkSession, tmp_path: Path, begin: Callable[[Path], subprocess.Popen[str]]
 ) -> None:
+    job = write_slow_job(tmp_path, cores=2, with_model=True)
+    held = hold(tmp_path)
     out, log = tmp_path / "out", tmp_path / "log"
-    first = start()
-    wait_for(lambda: bool(committed(out)) and between_tasks(out), first)
-    kill(first)
-    before, rescued = committed(out), finished(out)
+    first = begin(job)
+    wait_for(lambda: 14 in ids_run(log) and bool(finished_tasks(out)), first)
+    kill_all(first)
+    before, rescued = ids(out), ids_in(finished_tasks(out))
     assert before
     assert rescued
-    assert len(before) + len(rescued) < ROWS
-    ran = numbers(log)
-    assert len(ran) < ROWS
+    assert len(before) + len(rescued) < len(ids_run(log)) < ROWS
     contents = {path: path.read_bytes() for path in out.glob("part-*.parquet")}
     log.unlink()
+    held.unlink()
 
-    second = start()
-    told, errors = second.communicate(timeout=300)
-    assert second.returncode == 0, errors
-    assert sorted(committed(out)) == list(range(ROWS))
-    again = numbers(log)
-    assert sorted(again) == sorted(set(range(ROWS)) - set(before) - set(rescued))
+    summary = run_job(load_job(job), spark)
+    assert sorted(ids(out)) == list(range(ROWS))
+    assert ids_run(log) == sorted(set(range(ROWS)) - set(before) - set(rescued))
     assert {path: path.read_bytes() for path in contents} == contents
     there = len(before) + len(rescued)
-    assert f"  rows              {ROWS - there} ({there} more were there already)" in told.splitlines()
+    assert f"  rows              {ROWS - there} ({there} more were there already)" in summary.lines()
     assert not (out / "_temporary").exists()
+
+
+def test_run_waits_for_the_jvm_of_a_killed_one(
+    spark: SparkSession, tmp_path: Path, begin: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    """The JVM of a driver that was killed may still commit a part."""
+    job = write_slow_job(tmp_path)
+    held = hold(tmp_path)
+    first = begin(job)
+    wait_for(lambda: 14 in ids_run(tmp_path / "log"), first)
+    os.kill(first.pid, signal.SIGKILL)
+    held.unlink()
+    summary = run_job(load_job(job), spark)
+    assert sorted(ids(tmp_path / "out")) == list(range(ROWS))
+    assert summary.already
+    assert summary.notes == ()
+
+
+def test_sigterm_says_what_is_written_and_gives_the_lock_back(
+    spark: SparkSession, tmp_path: Path, begin: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    job = write_slow_job(tmp_path)
+    held = hold(tmp_path)
+    process = begin(job)
+    wait_for(lambda: 14 in ids_run(tmp_path / "log"), process)
+    with pytest.raises(JobError, match=rf"another run is writing to .*out: job 'job' on .*, process {process.pid}, "):
+        run_job(load_job(job), spark)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == cli.TERMINATED
+    assert "part 3 of 4 was stopped; 2 parts are written, and running the job again goes on from there" in errors
+    assert errors.splitlines()[-1] == "sparktasks: stopped by SIGTERM"
+    assert "Traceback" not in errors
+    assert not list(tmp_path.glob("_out*"))
+    written = ids(tmp_path / "out")
+    assert 0 < len(written) < ROWS
+    held.unlink()
+    assert run_job(load_job(job), spark).already == len(written)
+    assert sorted(ids(tmp_path / "out")) == list(range(ROWS))
+
+
+@pytest.mark.parametrize("runs", [2, 3])
+def test_of_runs_at_once_one_writes_and_the_others_are_refused(spark: SparkSession, tmp_path: Path, runs: int) -> None:
+    """`python -m tests.jobs.overlap` tries the same with processes, some of which it kills."""
+    job = load_job(write_slow_job(tmp_path, seconds=0.02))
+    together = threading.Barrier(runs)
+
+    def run(_: int) -> Summary:
+        together.wait()
+        return run_job(job, spark)
+
+    with ThreadPoolExecutor(runs) as pool:
+        futures = [pool.submit(run, number) for number in range(runs)]
+    refusals = [future.exception() for future in futures if future.exception()]
+    assert len(refusals) == runs - 1
+    assert all(isinstance(error, JobError) and "another run is writing to" in str(error) for error in refusals)
+    [summary] = [future.result() for future in futures if not future.exception()]
+    assert summary.counts.rows == ROWS
+    assert sorted(ids(tmp_path / "out")) == ids_run(tmp_path / "log") == list(range(ROWS))

@@ -52,16 +52,16 @@ LINE = "job: part 1 of 2: 3 of 20 tasks, 0 s"
 
 
 def test_progress_rewrites_its_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = watched(monkeypatch, True, SPARK)
-    assert "\n" not in told
-    assert told.startswith(f"\r{LINE}\r{LINE}")
-    assert told.endswith("\r" + " " * len(LINE) + "\r")
+    output = watched(monkeypatch, True, SPARK)
+    assert "\n" not in output
+    assert output.startswith(f"\r{LINE}\r{LINE}")
+    assert output.endswith("\r" + " " * len(LINE) + "\r")
 
 
 def test_progress_writes_lines_into_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = watched(monkeypatch, False, SPARK)
-    assert "\r" not in told
-    assert set(told.splitlines()) == {LINE}
+    output = watched(monkeypatch, False, SPARK)
+    assert "\r" not in output
+    assert set(output.splitlines()) == {LINE}
 
 
 def test_progress_is_silent_without_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,5 +69,5 @@ def test_progress_is_silent_without_a_tracker(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_progress_reads_the_tasks_of_a_running_session(spark: SparkSession) -> None:
-    finished, total = progress._tasks(progress._tracker(spark))
+    finished, total = progress._tasks(spark.sparkContext.statusTracker())
     assert 0 <= finished <= total

@@ -15,9 +15,9 @@ from pyspark.sql import SparkSession
 
 from sparktasks import DocumentAssembler, Finisher, TextClassifier
 from sparktasks.errors import ColumnError, JobError
+from sparktasks.jobs.loading import load_job
 from sparktasks.jobs.report import Counts, Summary
 from sparktasks.jobs.run import run_job
-from sparktasks.jobs.spec import load_job
 from tests.jobs.making import BUNDLE, STAGES, texts, write_job, write_lines
 
 LIGHT: list[Any] = [
@@ -27,7 +27,7 @@ LIGHT: list[Any] = [
 
 
 def run(spark: SparkSession, folder: Path, **changes: Any) -> Summary:
-    settings = {"stages": LIGHT, "id": "id", "resume": True, "chunks": 2} | changes
+    settings = {"stages": LIGHT, "id": "id", "resume": True, "chunks": 1} | changes
     return run_job(load_job(write_job(folder, **settings)), spark)
 
 
@@ -69,18 +69,26 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose job has run; for tests that change nothing in it."""
+    folder = tmp_path_factory.mktemp("written")
+    write_lines(folder / "in" / "a.json", texts(range(6)))
+    run(spark, folder)
+    return folder
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_rows_made_in_another_way_are_refused_and_what_changed_is_named(
-    spark: SparkSession, songs: Path, change: str
+    spark: SparkSession, written: Path, change: str
 ) -> None:
-    changes, wanted = CHANGES[change]
-    run(spark, songs)
-    before = state(songs / "out")
-    told = refusal(spark, songs, **changes)
-    assert wanted in told
-    assert "holds rows that were made in another way" in told
-    assert "`resume: redo`" in told
-    assert state(songs / "out") == before
+    changes, expected = CHANGES[change]
+    before = state(written / "out")
+    message = refusal(spark, written, **changes)
+    assert expected in message
+    assert "holds rows that were made in another way" in message
+    assert "`resume: redo`" in message
+    assert state(written / "out") == before
 
 
 def test_another_model_is_another_way(spark: SparkSession, songs: Path) -> None:
@@ -103,11 +111,10 @@ def test_what_only_changes_the_speed_is_no_change(spark: SparkSession, songs: Pa
     assert (summary.counts, summary.already) == (Counts(0, 0), 6)
 
 
-def test_idle_run_adds_no_file(spark: SparkSession, songs: Path) -> None:
-    run(spark, songs)
-    before = state(songs / "out")
-    assert run(spark, songs).already == 6
-    assert state(songs / "out") == before
+def test_idle_run_adds_no_file(spark: SparkSession, written: Path) -> None:
+    before = state(written / "out")
+    assert run(spark, written).already == 6
+    assert state(written / "out") == before
 
 
 def test_param_of_a_newer_version_at_its_default_is_no_change(spark: SparkSession, songs: Path) -> None:
@@ -145,10 +152,10 @@ def test_rows_of_nobody_knows_what_are_not_taken_for_the_jobs(spark: SparkSessio
 
 def test_rows_of_other_columns_cannot_be_adopted(spark: SparkSession, songs: Path) -> None:
     spark.createDataFrame([(1, 5)], "id long, finished_document int").write.parquet(str(songs / "out"))
-    told = refusal(spark, songs, resume="adopt")
+    message = refusal(spark, songs, resume="adopt")
     assert (
         "There: 'finished_document int', 'text (no such column)'. This job: 'finished_document string', 'text string'"
-        in told
+        in message
     )
 
 
@@ -209,7 +216,8 @@ BREAKS = [
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"header": True}, {"escape": '"', "sep": "|"}, {"quoteAll": True, "compression": "gzip"}]
+    "options",
+    [{}, {"header": True}, {"escape": '"', "sep": "|", "MULTILINE": False}, {"quoteAll": True, "compression": "gzip"}],
 )
 def test_texts_with_line_breaks_do_not_count_as_rows_in_csv(
     spark: SparkSession, tmp_path: Path, options: dict[str, Any]
@@ -298,12 +306,11 @@ def test_retry_that_is_killed_loses_no_row_and_leaves_none_twice(
     assert sorted(row["id"] for row in spark.read.parquet(str(tmp_path / "out")).collect()) == list(range(8))
 
 
-def test_retry_needs_a_column_that_shows_errors(spark: SparkSession, songs: Path) -> None:
-    run(spark, songs)
+def test_retry_needs_a_column_that_shows_errors(spark: SparkSession, written: Path) -> None:
     with pytest.raises(
         ColumnError, match=r"'error' or '\.\.\._error'.*Columns written: 'id', 'text', 'finished_document'"
     ):
-        run(spark, songs, retry="errors")
+        run(spark, written, retry="errors")
 
 
 def test_columns_of_the_input_are_no_errors(spark: SparkSession, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from pyspark.sql import SparkSession
 
 import sparktasks
 from sparktasks.errors import ColumnError, JobError
+from sparktasks.jobs.loading import load_job
 from sparktasks.jobs.report import Counts, Summary
 from sparktasks.jobs.run import run_job
-from sparktasks.jobs.spec import load_job
 from tests.jobs.making import texts, write_job, write_lines
 from tests.jobs.recorder import Recorder, recorded
 
@@ -143,7 +143,11 @@ FORMATS: dict[str, tuple[dict[str, Any], str]] = {
 def test_resume_reads_its_own_output_back(spark: SparkSession, tmp_path: Path, name: str) -> None:
     section, kind = FORMATS[name]
     rows = [row | {"day": f"d{row['id'] % 2}"} for row in texts(range(20))]
-    common: dict[str, Any] = {"read": {"schema": f"id {kind}, text string, day string"}, "write": section}
+    common: dict[str, Any] = {
+        "read": {"schema": f"id {kind}, text string, day string"},
+        "write": section,
+        "chunks": 1,
+    }
     write_lines(tmp_path / "in" / "a.json", rows[:8])
     run(spark, tmp_path, **common)
     write_lines(tmp_path / "in" / "b.json", rows[8:])
@@ -163,6 +167,7 @@ def test_ids_may_be_decimals_and_dates_or_be_cast(spark: SparkSession, tmp_path:
     common: dict[str, Any] = {
         "read": {"schema": "id string, text string", "columns": [f"CAST(id AS {kind}) AS id", "text"]},
         "write": {"format": format},
+        "chunks": 1,
     }
     write_lines(tmp_path / "in" / "a.json", rows[:3])
     run(spark, tmp_path, **common)
@@ -206,15 +211,15 @@ BAD_IDS: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", BAD_IDS)
 def test_ids_that_do_not_tell_rows_apart_are_refused(spark: SparkSession, tmp_path: Path, name: str) -> None:
-    values, kind, section, wanted = BAD_IDS[name]
+    values, kind, section, expected = BAD_IDS[name]
     write_lines(tmp_path / "in" / "a.json", [{"id": value, "text": "one"} for value in values])
-    with pytest.raises(JobError, match=wanted):
+    with pytest.raises(JobError, match=expected):
         run(spark, tmp_path, read={"schema": f"id {kind}, text string"}, write=section)
     assert recorded(tmp_path / "log") == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "wanted"),
+    ("changes", "expected"),
     [
         ({"id": "idd"}, r"read: the id column 'idd' does not exist\. Did you mean 'id'\?"),
         ({"id": "score"}, "the id column 'score' is double, but ids are strings or whole numbers"),
@@ -225,9 +230,9 @@ def test_ids_that_do_not_tell_rows_apart_are_refused(spark: SparkSession, tmp_pa
     ],
 )
 def test_id_column_that_cannot_serve_is_refused(
-    spark: SparkSession, tmp_path: Path, changes: dict[str, Any], wanted: str
+    spark: SparkSession, tmp_path: Path, changes: dict[str, Any], expected: str
 ) -> None:
     write_lines(tmp_path / "in" / "a.json", texts(range(3)))
-    with pytest.raises(ColumnError, match=wanted):
+    with pytest.raises(ColumnError, match=expected):
         run(spark, tmp_path, read={"schema": "id bigint, text string, score double"}, **changes)
     assert not (tmp_path / "out").exists()

@@ -16,9 +16,9 @@ from pyspark.sql import DataFrame, SparkSession
 from sparktasks import DocumentAssembler, Finisher, LocalPipeline, TextClassifier
 from sparktasks.errors import ColumnError
 from sparktasks.jobs import report
+from sparktasks.jobs.loading import load_job
 from sparktasks.jobs.report import Counts, Summary
 from sparktasks.jobs.run import run_job
-from sparktasks.jobs.spec import load_job
 from sparktasks.jobs.stages import annotated, build_stages
 from sparktasks.spark.fusion import FUSE_SETTING, chain_of
 from tests.jobs.making import BUNDLE, STAGES, texts, write_job, write_lines
@@ -80,9 +80,9 @@ def test_run_from_csv_to_parquet_writes_what_the_stages_make(spark: SparkSession
         },
     )
     local = LocalPipeline([DocumentAssembler(), TextClassifier.pretrained(BUNDLE, outputCol="intent")])
-    wanted = {1: 'Play "Yesterday", please', 2: "Set an alarm", 3: "two\nlines"}
+    expected = {1: 'Play "Yesterday", please', 2: "Set an alarm", 3: "two\nlines"}
     assert {row["id"]: row["intent"] for row in written(spark, tmp_path).collect()} == {
-        number: local.annotate(text)["intent"][0] for number, text in wanted.items()
+        number: local.annotate(text)["intent"][0] for number, text in expected.items()
     }
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["day=mon", "day=tue"]
     assert list((tmp_path / "out").glob("day=*/*.zstd.parquet"))
@@ -114,9 +114,9 @@ ERROR_COUNTS: dict[str, tuple[list[Any], list[str] | None, int]] = {
 
 @pytest.mark.parametrize("case", ERROR_COUNTS)
 def test_run_counts_rows_with_errors(spark: SparkSession, pairs: Path, case: str) -> None:
-    stages, columns, wanted = ERROR_COUNTS[case]
+    stages, columns, errors = ERROR_COUNTS[case]
     summary = run(spark, pairs, stages=stages, read=PAIR_READ, write={"columns": columns} if columns else {})
-    assert summary.counts == Counts(len(PAIR_ROWS), wanted)
+    assert summary.counts == Counts(len(PAIR_ROWS), errors)
     columns_written = written(spark, pairs).columns
     assert not [name for name in columns_written if name.startswith("sparktasks_")]
     assert columns is None or columns_written == columns
@@ -134,9 +134,9 @@ def test_run_says_unknown_where_no_annotation_is_left_to_look_at(spark: SparkSes
         def transform(self, dataset: DataFrame, params: Any = None) -> DataFrame:
             return super().transform(dataset, params).select("id")
 
-    made = annotated(spark.read.json(str(songs / "in")), [Bare()], None)
-    made.frame.write.format("noop").mode("overwrite").save()
-    assert report.counts(made) == Counts(20, None)
+    rows = annotated(spark.read.json(str(songs / "in")), [Bare()], None)
+    rows.frame.write.format("noop").mode("overwrite").save()
+    assert report.counts(rows) == Counts(20, None)
     assert "  rows with errors  unknown" in Summary("job", "out", Counts(20, None), 1.0).lines()
 
 
@@ -146,8 +146,8 @@ def test_run_with_finisher_keeps_annotations_in_the_worker(spark: SparkSession, 
     )
     frame = annotated(spark.read.schema(PAIR_READ["schema"]).json(str(pairs / "in")), stages, None).frame
     plan = frame._jdf.queryExecution().optimizedPlan().toString()  # type: ignore[attr-defined]
-    made = set(re.findall(r"sparktasks_[0-9a-f]{12}_\d+", plan))
-    assert len(made) == 2  # the finished column and the flag: one UDF, and no annotation comes out of it
+    columns = set(re.findall(r"sparktasks_[0-9a-f]{12}_\d+", plan))
+    assert len(columns) == 2  # the finished column and the flag: one UDF, and no annotation comes out of it
 
 
 def test_run_takes_a_saved_pipeline(spark: SparkSession, songs: Path) -> None:

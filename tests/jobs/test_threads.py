@@ -9,15 +9,22 @@ from pathlib import Path
 
 import pyspark
 import pytest
+from pyspark.sql import SparkSession
+
+from tests.jobs.in_threads import in_threads
 
 
-@pytest.mark.parametrize("mode", ["classic", "connect"])
-def test_thread_uses_the_session_of_the_process_and_leaves_it(tmp_path: Path, mode: str) -> None:
-    if mode == "connect" and pyspark.__version__ < "4":
-        pytest.skip("local Connect servers need Spark 4")
-    command = [sys.executable, "-m", "tests.jobs.in_threads", str(tmp_path), mode]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert (found.pop("session"), found.pop("rows")) == ("3", "3")
-    assert set(found.values()) == {""}, found
+def test_thread_uses_the_session_of_the_process_and_leaves_it(spark: SparkSession, tmp_path: Path) -> None:
+    outcomes = in_threads(spark, tmp_path, can_save=True)
+    assert (outcomes.pop("session"), outcomes.pop("rows")) == ("3", "3")
+    assert outcomes == dict.fromkeys(["by URI", "save", "load", "job", "pipeline"], "")
+
+
+@pytest.mark.skipif(pyspark.__version__ < "4", reason="local Connect servers need Spark 4")
+def test_thread_uses_the_session_of_a_connect_client_and_leaves_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.jobs.in_threads", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    outcomes = json.loads(run.stdout.splitlines()[-1])
+    assert (outcomes.pop("session"), outcomes.pop("rows")) == ("3", "3")
+    assert outcomes == dict.fromkeys(["by URI", "job", "pipeline"], "")

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from tiny_bundles.oracle import LabelScore, Span
+from tiny_bundles.text_oracles import LabelScore, Span
 
 SCORE = 1e-4
 TIE = 1e-5

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from make_tiny_bundles import build_all  # noqa: E402
+from tiny_bundles.build import build_all  # noqa: E402
 
 from .texts import Pair, generation_prompts, sample_pairs, sample_texts  # noqa: E402
 
@@ -42,11 +42,7 @@ class Bundles:
 
 def recipe_hash() -> str:
     """Return a hash of everything that bundles are made from."""
-    paths = [
-        SCRIPTS / "make_tiny_bundles.py",
-        *sorted((SCRIPTS / "tiny_bundles").glob("*.py")),
-        *sorted((ROOT / "tests/data").glob("*.*")),
-    ]
+    paths = [*sorted((SCRIPTS / "tiny_bundles").glob("*.py")), *sorted((ROOT / "tests/data").glob("*.*"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_bundles.generation import HALF, MERGED, PAST, SPECS
 from tiny_bundles.generation_oracle import Record, generated, twin_of
-from tiny_bundles.generation_specs import GENERATION_SPECS, HALF, MERGED, PAST
 
 from sparktasks import DocumentAssembler, LocalPipeline
 from sparktasks.runtime.bundle import open_bundle
-from sparktasks.runtime.generation.generator import Generator, Reading, open_generator
+from sparktasks.runtime.generation.generator import Generator, GeneratorOptions, Reading, open_generator
 from sparktasks.runtime.generation.scheduler import Capacity
 from sparktasks.runtime.generation.search import Generated
 from sparktasks.runtime.generation.settings import read_settings
 from sparktasks.spark.generation_annotator import generation_config
 
-HALVES = [spec.name for spec in GENERATION_SPECS if spec.precision == HALF]
-FAMILIES = [spec.name for spec in GENERATION_SPECS if spec.layout in (PAST, MERGED) and spec.name.count("-") < 3]
-LAYOUTS = [spec.name for spec in GENERATION_SPECS if spec.name not in (*FAMILIES, *HALVES)]
+HALVES = [spec.name for spec in SPECS if spec.precision == HALF]
+FAMILIES = [spec.name for spec in SPECS if spec.layout in (PAST, MERGED) and spec.name.count("-") < 3]
+LAYOUTS = [spec.name for spec in SPECS if spec.name not in (*FAMILIES, *HALVES)]
 ROOM = Capacity(32, 1 << 16, 512)
 CAPACITIES = (ROOM, Capacity(8, 600, 64), Capacity(1, 1 << 16, 512, alone=True))
 TIE = 1e-5
@@ -35,7 +35,7 @@ def generator(folder: Path, capacity: Capacity = ROOM, **options: Any) -> Genera
     bundle = open_bundle(folder)
     start = {"decoder_start_token_id": bundle.config.get("decoder_start_token_id")}
     settings = read_settings(start, generation_config(bundle), options)
-    return open_generator(bundle, settings, Reading(), capacity)
+    return open_generator(bundle, GeneratorOptions(settings, Reading(), capacity))
 
 
 def written(generator: Generator, texts: Sequence[str]) -> list[list[Generated]]:

@@ -20,7 +20,7 @@ from tiny_bundles.generation_oracle import generated
 from sparktasks import Summarizer, TextGenerator, Translator
 from sparktasks.ops import sampling
 from sparktasks.runtime.bundle import open_bundle
-from sparktasks.runtime.generation.generator import Reading, open_generator
+from sparktasks.runtime.generation.generator import GeneratorOptions, Reading, open_generator
 
 from .conftest import Bundles
 from .generations import BEAMS, FAMILIES, GREEDY, LAYOUTS, ROOM, generator, same, texts_of, written
@@ -325,7 +325,7 @@ def test_task_specific_params_count_as_in_the_pipelines(bundles: Bundles, prompt
         pipe = hf.pipeline(task, model=network, tokenizer=tokenizer)
         wanted = [[record[key] for record in pipe(text, max_new_tokens=20)] for text in some]
         settings = stage.settings(task)
-        model = open_generator(bundle, settings, Reading(), ROOM)
+        model = open_generator(bundle, GeneratorOptions(settings, Reading(), ROOM))
         prefix = tasks[task]["prefix"]
         results = model.run(model.prompts([f"{prefix}{text}" for text in some]))
         assert [

@@ -12,8 +12,8 @@ import onnx
 import pytest
 import torch
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from tiny_bundles.generation import BY_NAME
 from tiny_bundles.generation_oracle import end_ids, generated, traced, twin_of
-from tiny_bundles.generation_specs import GENERATION
 
 from sparktasks import TextGenerator
 from sparktasks.errors import BundleError, ParamError
@@ -62,7 +62,7 @@ def test_vectors_of_long_prompts_are_read_in_pieces(bundles: Bundles, prompts: l
 def test_vectors_come_from_the_graph_beside_the_decoder(bundles: Bundles) -> None:
     decoder = Decoder(open_bundle(bundles.folder(EMBEDS)))
     assert decoder.layout.embed is not None
-    assert "input_ids" not in open_session(decoder.layout.first).inputs
+    assert "input_ids" not in open_session(decoder.layout.prompt_graph).inputs
     vectors = decoder.layout.embed.graph.outputs[0]
     assert (vectors.name, decoder.layout.extends, decoder.layout.merged) == ("inputs_embeds", True, False)
 
@@ -113,7 +113,7 @@ def test_float16_searches_with_beams_as_float32_does(name: str, bundles: Bundles
 @pytest.mark.parametrize("name", HALVES)
 def test_a_float16_cache_stays_float16(name: str, bundles: Bundles) -> None:
     bundle = open_bundle(bundles.folder(name), precision="fp16")
-    assert {Path(file).name for file in bundle.graphs} == set(GENERATION[name].files)
+    assert {Path(file).name for file in bundle.graphs} == set(BY_NAME[name].files)
     decoder = Decoder(bundle)
     assert {(slot.dtype, open_session(bundle).inputs[slot.past]) for slot in decoder.slots} == {
         (np.float16, np.float16)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tiny_bundles.oracle import LabelScore, text_labels
-from tiny_bundles.specs import SPECS, TEXT
+from tiny_bundles.text_encoders import SPECS, TEXT
+from tiny_bundles.text_oracles import LabelScore, text_labels
 
 from sparktasks import DocumentAssembler, LocalPipeline, TextClassifier
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_bundles.oracle import EmbeddingOracle
-from tiny_bundles.specs import BY_NAME, EMBEDDING, SPECS, Spec
+from tiny_bundles.text_encoders import BY_NAME, EMBEDDING, SPECS, Spec
+from tiny_bundles.text_oracles import EmbeddingOracle
 
 from sparktasks import DocumentAssembler, LocalPipeline, TextEmbedder
 

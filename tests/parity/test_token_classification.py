@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import pytest
-from tiny_bundles.oracle import Span, TokenOracle
-from tiny_bundles.specs import BY_NAME, SPECS, TOKEN, UNBOUNDED
+from tiny_bundles.text_encoders import BY_NAME, SPECS, TOKEN, UNBOUNDED
+from tiny_bundles.text_oracles import Span, TokenOracle
 
 from sparktasks import DocumentAssembler, LocalPipeline, TokenClassifier
 

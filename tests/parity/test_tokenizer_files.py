@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import transformers as hf
-from make_tiny_bundles import corpus
-from tiny_bundles.generation_vocabularies import GENERATION_TOKENIZERS
-from tiny_bundles.vocabularies import TOKENIZERS
+from tiny_bundles.published_tokenizers import TOKENIZERS
+from tiny_bundles.samples import corpus
 
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.tokens import Lengths, TextTokenizer
@@ -171,8 +170,7 @@ CASES = {
 
 def write_folder(case: Case, folder: Path) -> Path:
     """Save the base's tokenizer, and change the files."""
-    makers = TOKENIZERS | GENERATION_TOKENIZERS
-    makers[case.base](corpus()).save_pretrained(folder)
+    TOKENIZERS[case.base](corpus()).save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": case.model_type, **case.config}))
     for name in ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model"):
         (folder / name).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
-from tiny_bundles.prompts import prompts_from
+from tiny_bundles.samples import prompts_from
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "tests" / "data" / "texts.json"

@@ -16,7 +16,8 @@ from sparktasks.errors import BundleError, ParamError
 from sparktasks.runtime import blockwise
 from sparktasks.runtime.agreement import NEXT_TOKEN, Agreement, agreement, recommendation
 from sparktasks.runtime.blockwise import round_in_blocks
-from sparktasks.runtime.bundle import PRECISIONS, open_bundle
+from sparktasks.runtime.bundle import open_bundle
+from sparktasks.runtime.layouts import PRECISIONS
 from sparktasks.runtime.quantize import FORMS, LOSES_TOKENS, quantize, write_card
 from sparktasks.spark.sources import STARTERS
 
@@ -64,7 +65,7 @@ def test_a_precision_that_is_not_there_is_named(bundle: Callable[[str], str]) ->
     allowed = ", ".join(map(repr, PRECISIONS))
     with pytest.raises(ParamError, match=f"precision='int2' is not allowed: it takes 'auto', {allowed}"):
         TextClassifier.pretrained(bundle("bert-text-classification"), precision="int2")
-    with pytest.raises(ParamError, match="exclude each other"):
+    with pytest.raises(ParamError, match="cannot be combined"):
         TextClassifier.pretrained(bundle("bert-text-classification"), file="model.onnx", precision="fp32")
 
 

@@ -17,10 +17,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from sparktasks import DocumentAssembler, LocalPipeline, TextClassifier
 from sparktasks.errors import DeliveryError, ParamError
+from sparktasks.kernels import parcels as received
+from sparktasks.kernels.parcels import DELIVERY_SETTING, BundleRef, Parcel
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.store import Store
 from sparktasks.spark import delivery
-from sparktasks.spark.delivery import DELIVERY_SETTING, BundleRef, Parcel, deliver, way_of
+from sparktasks.spark.delivery import deliver, way_of
 
 TEXTS = ["play music", "book a table in lisbon", "what is the weather", "stop"]
 
@@ -103,7 +105,7 @@ def chunks(folder: str) -> tuple[BundleRef, tuple[tuple[str, int], ...], bytes]:
 def test_chunks_become_the_files_they_were_cut_from(size: int, bundle: Callable[[str], str], tmp_path: Path) -> None:
     ref, files, content = chunks(bundle("bert-embedding-mean"))
     parts = tuple(Chunk(content[start : start + size]) for start in range(0, len(content), size))
-    delivery._unpack(ref, Parcel(ref.hash, "broadcast", files, parts), tmp_path)
+    received._unpack(ref, Parcel(ref.hash, "broadcast", files, parts), tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
         name for name, _ in files
     }
@@ -126,7 +128,7 @@ def test_a_damaged_arrival_is_refused_and_leaves_nothing(
         DeliveryError,
         match=rf"did not arrive whole on {socket.gethostname()} by broadcast: their hash is not {ref.hash[:12]}",
     ):
-        store.open("bundles", ref.hash, lambda folder: delivery._unpack(ref, parcel, folder))
+        store.open("bundles", ref.hash, lambda folder: received._unpack(ref, parcel, folder))
     assert store.keys("bundles") == []
 
 

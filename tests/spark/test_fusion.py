@@ -13,8 +13,8 @@ from pyspark.sql.types import IntegerType, StringType, StructField, StructType
 
 from sparktasks import DocumentAssembler, RegexTokenizer, TextClassifier
 from sparktasks.errors import ColumnError
-from sparktasks.spark.annotations import ANNOTATIONS, Annotation
 from sparktasks.spark.fusion import FUSE_SETTING
+from sparktasks.spark.types import ANNOTATIONS
 from tests.counting import Log, Logger, pipeline
 
 
@@ -239,7 +239,7 @@ def test_columns_that_lost_their_type_are_taken_with_a_warning(spark: SparkSessi
     out = DocumentAssembler().transform(spark.createDataFrame([("one two",)], "text string"))
     lost = out.select(F.coalesce("document", "document").alias("document"))
     assert lost.schema["document"].metadata == {}
-    with pytest.warns(UserWarning, match="'document' lost its annotator type; taken for document"):
+    with pytest.warns(UserWarning, match="'document' lost its annotator type; taken for a column of type document"):
         found = RegexTokenizer().transform(lost)
     assert [token.result for token in found.head()["token"]] == ["one", "two"]  # type: ignore[index]
 
@@ -263,7 +263,7 @@ def test_annotations_survive_the_way_through_spark(spark: SparkSession, adapter:
     df = spark.createDataFrame([(0, "é 日本 😀"), (1, None), (2, "")], "id int, text string")
     row = RegexTokenizer().transform(DocumentAssembler().transform(df)).orderBy("id").collect()
     assert [tuple(token) for token in row[0]["token"]] == [
-        tuple(Annotation("token", begin, end, text, {"sentence": "0"}))
+        ("token", begin, end, text, {"sentence": "0"}, [], None)
         for begin, end, text in [(0, 0, "é"), (2, 3, "日本"), (5, 5, "😀")]
     ]
     assert [row[1]["token"], row[2]["document"]] == [[], []]

@@ -9,8 +9,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from sparktasks.errors import ParamError
-from sparktasks.spark.annotations import Annotation, build
-from sparktasks.spark.json_types import ReadJson, as_python, spark_type
+from sparktasks.kernels.columns import Annotation, build
+from sparktasks.kernels.json_values import ReadJson, as_python
+from sparktasks.spark.json_types import json_type
+from sparktasks.spark.types import arrow_type
 
 SCHEMA = {
     "type": "object",
@@ -43,14 +45,15 @@ def values(texts: list[str | None]) -> list[object]:
         [] if text is None else [Annotation("document", 0, 0, text, {}), Annotation("document", 0, 0, "{}", {})]
         for text in texts
     ]
-    return [as_python(value, spark_type(SCHEMA)) for value in ReadJson(spark_type(SCHEMA))(build(rows)).to_pylist()]
+    dtype = arrow_type(json_type(SCHEMA))
+    return [as_python(value, dtype) for value in ReadJson(dtype)(build(rows)).to_pylist()]
 
 
 def test_values_equal_those_of_from_json(spark: SparkSession) -> None:
     frame = spark.createDataFrame([(text,) for text in TEXTS], "text string")
     wanted = [
         row.value.asDict(recursive=True)
-        for row in frame.select(F.from_json("text", spark_type(SCHEMA)).alias("value")).collect()
+        for row in frame.select(F.from_json("text", json_type(SCHEMA)).alias("value")).collect()
     ]
     assert values([*TEXTS]) == wanted
 
@@ -101,7 +104,7 @@ def test_numbers_that_no_column_holds_are_null(text: str) -> None:
     ],
 )
 def test_schemas_as_types(schema: dict[str, object], wanted: str) -> None:
-    assert spark_type(schema).simpleString() == wanted
+    assert json_type(schema).simpleString() == wanted
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_schemas_as_types(schema: dict[str, object], wanted: str) -> None:
 )
 def test_schemas_without_a_type_are_refused(schema: dict[str, object], message: str) -> None:
     with pytest.raises(ParamError, match=message):
-        spark_type(schema)
+        json_type(schema)
 
 
 def test_halves_of_characters_are_replaced() -> None:

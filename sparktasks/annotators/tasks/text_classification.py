@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
-import pyarrow as pa
-
-from sparktasks.errors import BundleError, DataError, ParamError
-from sparktasks.ops.logits import FUNCTIONS, top
-from sparktasks.runtime.batching import distinct
+from sparktasks.errors import ParamError
+from sparktasks.kernels.columns import CATEGORY, DOCUMENT
+from sparktasks.kernels.text_classification import ClassifyTexts
+from sparktasks.ops.logits import FUNCTIONS
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.checks import check_logits, check_text_encoder
-from sparktasks.runtime.text_model import Answer, whole
 from sparktasks.runtime.tokens import Lengths, longest
-from sparktasks.spark.annotations import CATEGORY, DOCUMENT, Annotation, Annotations
-from sparktasks.spark.annotator import NO_TOKENS, annotate_each, failed, inherited
-from sparktasks.spark.delivery import locate
 from sparktasks.spark.params import P, at_least, one_of, param
-from sparktasks.spark.text_annotator import TextModelAnnotator, TextRunner
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
+from sparktasks.spark.text_annotator import TextModelAnnotator
 
 
 class TextClassifier(TextModelAnnotator):
@@ -70,20 +57,20 @@ class TextClassifier(TextModelAnnotator):
     def kernel(self) -> ClassifyTexts:
         """Return the executor half."""
         bundle = self.getBundle()
-        function = self.getOrDefault("functionToApply")
-        window, pairs = self.getOrDefault("longText") == "window", len(self.getOrDefault("inputCols")) > 1
+        function = self.getOrDefault(self.functionToApply)
+        window = self.getOrDefault(self.longText) == "window"
+        pairs = len(self.getOrDefault(self.inputCols)) > 1
         if window and pairs:
             raise ParamError(
                 f"{self.uid}: longText='window' reads single documents; pairs of documents can only be truncated"
             )
-        stride = self.getOrDefault("stride") if window else 0
+        stride = self.getOrDefault(self.stride) if window else 0
+        most = longest(bundle, self.getOrDefault(self.maxLength))
         return ClassifyTexts(
-            runner=self.runner(
-                Lengths(longest(bundle, self.getOrDefault(self.maxLength)), stride, pairs=pairs, windows=window)
-            ),
+            model=self.model_ref(Lengths(most, stride, pairs=pairs, windows=window)),
             function=function_of(bundle) if function == "auto" else function,
-            top_k=self.getOrDefault("topK"),
-            threshold=self.getOrDefault("threshold"),
+            top_k=self.getOrDefault(self.topK),
+            threshold=self.getOrDefault(self.threshold),
             window=window,
             fails=self.fails(),
         )
@@ -98,109 +85,3 @@ def function_of(bundle: Bundle) -> str:
     if problem == "multi_label_classification" or len(bundle.labels) == 1:
         return "sigmoid"
     return "softmax"
-
-
-_UNPAIRED = DataError("there is no document to pair this one with")
-
-
-@dataclass(frozen=True)
-class ClassifyTexts:
-    """documents (and documents to pair them with) -> categories."""
-
-    runner: TextRunner
-    function: str
-    top_k: int | None
-    threshold: float | None
-    window: bool
-    fails: bool
-
-    def __call__(self, *columns: pa.Array) -> pa.Array:
-        source = Annotations(columns[0])
-        pairs = _partners(source, Annotations(columns[1])) if len(columns) > 1 else None
-
-        def compute(usable: list[int]) -> list[list[Annotation]]:
-            made = {}
-            if pairs is not None:
-                made = {index: [failed(CATEGORY, source, index, _UNPAIRED)] for index in usable if pairs[index] is None}
-            whole = [index for index in usable if index not in made]
-            unique, inverse = distinct(
-                [(str(source.result[index]), pairs[index] if pairs else None) for index in whole]
-            )
-            scored, labels = self._scored(unique), locate(self.runner.bundle).labels
-            for index, place in zip(whole, inverse, strict=True):
-                made[index] = self._annotations(source, index, labels, *scored[place])
-            return [made[index] for index in usable]
-
-        return annotate_each(CATEGORY, source, compute, self.fails)
-
-    def _scored(self, texts: Sequence[tuple[str, str | None]]) -> list[tuple[Answer, bool]]:
-        """Return each text's scores, shape ``(labels,)``, or what is wrong with it, and whether it was cut."""
-        if not texts:
-            return []
-        model = self.runner.open()
-        paired = [pair or "" for _, pair in texts] if texts[0][1] is not None else None
-        encodings = model.tokenizer.encode([text for text, _ in texts], paired, offsets=False)
-        windows = [[encoding, *(encoding.overflowing if self.window else ())] for encoding in encodings]
-        flat = [window for each in windows for window in each]
-        logits = iter(model.run(flat, model.bundle.logits.name))
-        scored: list[tuple[Answer, bool]] = []
-        for encoding, each in zip(encodings, windows, strict=True):
-            found = [next(logits) for _ in each]
-            truncated = bool(encoding.overflowing) and not self.window
-            scored.append((self._scores(encoding, each, found), truncated))
-        return scored
-
-    def _scores(self, encoding: Encoding, windows: Sequence[Encoding], logits: Sequence[Answer]) -> Answer:
-        """Turn the logits of a text's windows into scores, shape ``(labels,)``."""
-        if not len(encoding.ids):
-            return DataError(NO_TOKENS)
-        numbers = whole(logits)
-        if isinstance(numbers, DataError):
-            return numbers
-        scores = FUNCTIONS[self.function](np.stack(numbers).astype(np.float32))
-        return _mean_by_tokens(scores, windows)
-
-    def _annotations(
-        self, source: Annotations, index: int, labels: Sequence[str], scores: Answer, truncated: bool
-    ) -> list[Annotation]:
-        if isinstance(scores, DataError):
-            return [failed(CATEGORY, source, index, scores)]
-        if len(labels) != len(scores):
-            raise BundleError(
-                f"{self.runner.bundle.folder}: config.json names {len(labels)} labels, but the graph computed "
-                f"{len(scores)} scores"
-            )
-        metadata = inherited(source, index) | ({"truncated": "true"} if truncated else {})
-        kept = [best for best in top(scores, self.top_k) if self.threshold is None or scores[best] >= self.threshold]
-        begin, end = source.begin[index], source.end[index]
-        return [Annotation(CATEGORY, begin, end, labels[best], metadata, None, float(scores[best])) for best in kept]
-
-
-def _mean_by_tokens(scores: np.ndarray, windows: Sequence[Encoding]) -> np.ndarray:
-    """Average the scores of a text's windows, weighted by their text tokens, shape ``(windows, labels)`` ->
-    ``(labels,)``."""
-    if len(windows) == 1:
-        return np.asarray(scores[0])
-    weights = [len(window) - sum(window.special_tokens_mask) for window in windows]
-    return np.average(scores, axis=0, weights=weights)
-
-
-def _partners(source: Annotations, others: Annotations) -> list[str | None]:
-    """Return the text that each document is paired with: the one at its place in the row, or the row's only one.
-
-    A row without any gives empty texts, as a null second sentence does in transformers; None marks a document without
-    a partner, or one whose partner is an error.
-    """
-    rows: list[list[str | None]] = [[] for _ in others.lengths]
-    for row, text in zip(others.rows, others.result, strict=True):
-        rows[row].append(text)
-    places = np.arange(len(source)) - np.repeat(np.cumsum(source.lengths) - source.lengths, source.lengths)
-    return [_partner(rows[row], place) for row, place in zip(source.rows, places, strict=True)]
-
-
-def _partner(texts: list[str | None], place: int) -> str | None:
-    if not texts:
-        return ""
-    if len(texts) == 1:
-        return texts[0]
-    return texts[place] if place < len(texts) else None

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-import pyarrow as pa
-from pyspark.sql.types import StringType
-
-from sparktasks.errors import ColumnError, DataError, ParamError, listed
-from sparktasks.ops.sentences import sentence_spans
+from sparktasks.errors import ParamError, listed
+from sparktasks.kernels.columns import DOCUMENT
+from sparktasks.kernels.translation import AUTO, TranslateTexts
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.generation.generator import Generator, Prompt, Reading
-from sparktasks.runtime.generation.languages import NONE, TASK, TEXT, TOKENS, Languages, detect_language, read_languages
-from sparktasks.runtime.generation.scheduler import Result
+from sparktasks.runtime.generation.generator import Reading
+from sparktasks.runtime.generation.languages import NONE, TASK, TEXT, TOKENS, Languages, read_languages
 from sparktasks.runtime.generation.settings import Settings
-from sparktasks.spark.annotations import DOCUMENT, Annotation, Annotations
-from sparktasks.spark.annotator import annotate_each, failed, fault, inherited
-from sparktasks.spark.fusion import Chain, Visible
-from sparktasks.spark.generation_annotator import GenerationAnnotator, GenerationRunner, described, joined, seq2seq_only
+from sparktasks.spark.fusion import Chain
+from sparktasks.spark.generation_annotator import GenerationAnnotator, seq2seq_only
+from sparktasks.spark.inputs import STRING, Visible
 from sparktasks.spark.params import P, one_of, param
-
-AUTO = "auto"
 
 
 class Translator(GenerationAnnotator):
@@ -82,19 +74,22 @@ class Translator(GenerationAnnotator):
         except ParamError as error:
             raise ParamError(f"{self.uid}: {error}") from None
         return TranslateTexts(
-            runner=self.runner(self.settings(task)),
+            generator=self.generator_ref(self.settings(task)),
             languages=languages,
             prefixes=_prefixes(self.getBundle()) if languages.way == TASK else {},
-            source=source,
-            target=target,
-            columns=(self.getOrDefault("srcLangCol") is not None, self.getOrDefault("tgtLangCol") is not None),
-            split=self.getOrDefault("splitText"),
+            source_language=source,
+            target_language=target,
+            language_columns=(
+                self.getOrDefault(self.srcLangCol) is not None,
+                self.getOrDefault(self.tgtLangCol) is not None,
+            ),
+            split=self.getOrDefault(self.splitText),
             fails=self.fails(),
         )
 
     def _codes(self, languages: Languages) -> tuple[str | None, str | None]:
         """Check the languages that are given for all rows; returns the model's codes of them."""
-        source, target = self.getOrDefault("srcLang"), self.getOrDefault("tgtLang")
+        source, target = self.getOrDefault(self.srcLang), self.getOrDefault(self.tgtLang)
         if languages.way == NONE:
             if source or target:
                 warnings.warn(
@@ -124,178 +119,16 @@ class Translator(GenerationAnnotator):
             return replace(reading, max_length=max(1, reading.max_length - 2))  # the language's token and the end token
         return reading
 
-    def _arranged(self, chain: Chain) -> list[Visible]:
-        names = [self.getOrDefault(name) for name in ("srcLangCol", "tgtLangCol")]
-        columns = [chain.find(name, self.uid) for name in names if name is not None]
-        for column in columns:
-            if column.dataType is not None and not isinstance(column.dataType, StringType):
-                raise ColumnError(
-                    f"{self.uid}: the column {column.name!r} is {column.dataType.simpleString()}, but string "
-                    "is expected: a language's code"
-                )
-        return super()._arranged(chain) + columns
+    def columns(self, chain: Chain) -> list[Visible]:
+        names = [self.getOrDefault(self.srcLangCol), self.getOrDefault(self.tgtLangCol)]
+        languages = [chain.find(name, self.uid, STRING) for name in names if name is not None]
+        return super().columns(chain) + languages
 
 
 def _prefixes(bundle: Bundle) -> dict[str, str]:
-    return {
-        task: str(params.get("prefix", "")) for task, params in bundle.tasks.items() if task.startswith("translation_")
-    }
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A text to translate, in the model's codes."""
-
-    text: str
-    source: str | None
-    target: str | None
-    detected: bool = False
-
-
-@dataclass(frozen=True)
-class TranslateTexts:
-    """documents (and languages) -> documents."""
-
-    runner: GenerationRunner
-    languages: Languages
-    prefixes: dict[str, str]
-    source: str | None
-    target: str | None
-    columns: tuple[bool, bool]
-    split: str
-    fails: bool
-
-    def __call__(self, *columns: pa.Array) -> pa.Array:
-        source = Annotations(columns[0])
-        others = iter(columns[1:])
-        given = [next(others).to_pylist() if there else None for there in self.columns]
-
-        def compute(usable: list[int]) -> list[list[Annotation]]:
-            made: dict[int, list[Annotation]] = {}
-            texts: dict[int, _Text] = {}
-            for index in usable:
-                codes = [
-                    self._code(each, source.rows[index], code)
-                    for each, code in zip(given, (self.source, self.target), strict=True)
-                ]
-                try:
-                    texts[index] = self._told(str(source.result[index]), *codes)
-                except (DataError, ParamError) as error:
-                    made[index] = [fault(DOCUMENT, source, index, f"DataError: {error}")]
-            made |= self._translated(source, texts) if texts else {}
-            return [made[index] for index in usable]
-
-        return annotate_each(DOCUMENT, source, compute, self.fails)
-
-    @staticmethod
-    def _code(column: list[Any] | None, row: int, code: str | None) -> str | None:
-        return code if column is None else column[row] or ""
-
-    def _told(self, text: str, source: str | None, target: str | None) -> _Text:
-        """Check a row's languages; `ParamError` or `DataError` where the model does not know one."""
-        languages = self.languages
-        if languages.way == NONE:
-            return _Text(text, None, None)
-        if languages.way == TEXT:
-            return _Text(text, None, None if target is None else languages.target(target))
-        wanted, detected = languages.target(target or ""), source == AUTO
-        if detected:
-            source = detect_language(text, languages.sources_of(wanted))
-            if source is None:
-                raise DataError(
-                    f"the language of the text was not recognised as one that the model translates to {wanted!r}"
-                )
-        told = _Text(text, languages.source(source or ""), wanted, detected)
-        if languages.way == TASK:
-            languages.task(str(told.source), wanted)
-        return told
-
-    # -- prompts
-
-    def _translated(self, source: Annotations, texts: dict[int, _Text]) -> dict[int, list[Annotation]]:
-        generator = self.runner.open()
-        parts = {
-            index: self._parts(text.text) if self.split == "always" else [("", text.text)]
-            for index, text in texts.items()
-        }
-        prompts = self._prompts(generator, texts, parts)
-        if self.split == "long":
-            long = [index for index, found in prompts.items() if found[0].truncated]
-            parts |= {index: self._parts(texts[index].text) for index in long}
-            prompts |= self._prompts(generator, {index: texts[index] for index in long}, parts)
-        results = iter(generator.run([prompt for found in prompts.values() for prompt in found]))
-        made = {}
-        for index, found in prompts.items():
-            each = [next(results) for _ in found]
-            made[index] = self._annotations(
-                generator, source, index, texts[index], [before for before, _ in parts[index]], found, each
-            )
-        return made
-
-    @staticmethod
-    def _parts(text: str) -> list[tuple[str, str]]:
-        """Cut a text into sentences, each with the white space before it."""
-        parts, end = [], 0
-        for begin, stop in sentence_spans(text):
-            parts.append((text[end:begin], text[begin:stop]))
-            end = stop
-        return parts or [("", text)]
-
-    def _prompts(
-        self, generator: Generator, texts: dict[int, _Text], parts: dict[int, list[tuple[str, str]]]
-    ) -> dict[int, list[Prompt]]:
-        flat = [(index, self._worded(texts[index], part)) for index in texts for _, part in parts[index]]
-        found = generator.prompts([text for _, text in flat], special=self.languages.way != TOKENS)
-        prompts: dict[int, list[Prompt]] = {index: [] for index in texts}
-        for (index, _), prompt in zip(flat, found, strict=True):
-            prompts[index].append(self._framed(generator, texts[index], prompt))
-        return prompts
-
-    def _worded(self, text: _Text, part: str) -> str:
-        """Put what tells the model the language before a text, where text tells it."""
-        if self.languages.way == TEXT and text.target is not None:
-            return f"{self.languages.token(text.target)} {part}"
-        if self.languages.way == TASK:
-            return self.prefixes[self.languages.task(str(text.source), str(text.target))] + part
-        return part
-
-    def _framed(self, generator: Generator, text: _Text, prompt: Prompt) -> Prompt:
-        """Put the source language's token beside a text's tokens, and force the target's, where tokens tell them."""
-        if self.languages.way != TOKENS:
-            return prompt
-        source, target = (
-            generator.tokenizer.token_id(self.languages.token(str(code))) for code in (text.source, text.target)
-        )
-        end = () if generator.end_id is None else (generator.end_id,)
-        ids = (*prompt.ids, *end, source or 0) if self.languages.behind else (source or 0, *prompt.ids, *end)
-        return replace(prompt, ids=ids, first=target)
-
-    # -- translations
-
-    def _annotations(
-        self,
-        generator: Generator,
-        source: Annotations,
-        index: int,
-        text: _Text,
-        gaps: Sequence[str],
-        prompts: Sequence[Prompt],
-        results: Sequence[Result],
-    ) -> list[Annotation]:
-        broken = next((result for result in results if isinstance(result, Exception)), None)
-        if broken is not None:
-            return [failed(DOCUMENT, source, index, broken)]
-        metadata = inherited(source, index) | (
-            {"source_language": text.source} if text.detected and text.source else {}
-        )
-        whole = joined(prompts)
-        ranked = zip(*(result for result in results if not isinstance(result, Exception)), strict=True)
-        return [
-            described(
-                "".join(gap + generator.decode(each.ids) for gap, each in zip(gaps, made, strict=True)),
-                whole,
-                made,
-                metadata,
-            )
-            for made in ranked
-        ]
+    """Return what config.json puts before the texts of each translation task."""
+    prefixes = {}
+    for task, params in bundle.tasks.items():
+        if task.startswith("translation_"):
+            prefixes[task] = str(params.get("prefix", ""))
+    return prefixes

@@ -10,12 +10,16 @@ import numpy as np
 from sparktasks.runtime.generation.layout import Slot
 from sparktasks.runtime.session import Tensor, tensor, view, writable
 
+_SPARE_COLUMNS = 16  # by how much a history grows at least
+
 
 class History:
     """Token ids of several rows, aligned to the right; ``lengths`` counts each row's own."""
 
     def __init__(self, ids: np.ndarray, lengths: np.ndarray) -> None:
-        self._ids, self.lengths, self.width = ids, lengths, ids.shape[1]
+        self._ids = ids
+        self.lengths = lengths
+        self.width: int = ids.shape[1]
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> History:
@@ -37,40 +41,42 @@ class History:
         return np.asarray(self.width - self.lengths)
 
     def mask(self) -> np.ndarray:
-        """Return 1 for tokens and 0 for what stands before them, shape ``(rows, width)``, int64."""
+        """Return 1 for tokens and 0 for the columns before them, shape ``(rows, width)``, int64."""
         return (np.arange(self.width) >= self.starts[:, None]).astype(np.int64)
 
     def append(self, tokens: np.ndarray) -> None:
         """Add one token to each row."""
         if self.width == self._ids.shape[1]:
-            self._ids = np.concatenate(
-                [self.ids, np.zeros_like(self._ids, shape=(len(self._ids), max(16, self.width // 2)))], axis=1
-            )
+            spare = max(_SPARE_COLUMNS, self.width // 2)
+            room = np.zeros_like(self._ids, shape=(len(self._ids), spare))
+            self._ids = np.concatenate([self.ids, room], axis=1)
         self._ids[:, self.width] = tokens
         self.width += 1
         self.lengths = self.lengths + 1
 
-    def row(self, index: int, last: int) -> list[int]:
-        """Return the last tokens of a row."""
-        found: list[int] = self._ids[index, self.width - last : self.width].tolist()
-        return found
+    def row(self, row: int, count: int) -> list[int]:
+        """Return the last ``count`` tokens of a row."""
+        ids: list[int] = self._ids[row, self.width - count : self.width].tolist()
+        return ids
 
     def reorder(self, rows: np.ndarray) -> None:
         """Let row ``i`` be what row ``rows[i]`` was."""
-        self._ids, self.lengths = self._ids[rows], self.lengths[rows]
+        self._ids = self._ids[rows]
+        self.lengths = self.lengths[rows]
 
-    def put(self, row: int, other: History, taken: int) -> None:
-        """Let a row be that of another history; it must not be longer than this one is wide."""
-        length = int(other.lengths[taken])
-        self._ids[row, : self.width - length] = 0
-        self._ids[row, self.width - length : self.width] = other.row(taken, length)
+    def replace(self, row: int, other: History, other_row: int) -> None:
+        """Overwrite a row by one of another history, which must not be longer than this history is wide."""
+        length = int(other.lengths[other_row])
+        start = self.width - length
+        self._ids[row, :start] = 0
+        self._ids[row, start : self.width] = other.row(other_row, length)
         self.lengths = self.lengths.copy()
         self.lengths[row] = length
 
 
 @dataclass
 class Batch:
-    """Rows that a decoder runs together: tokens, cache, and what the encoder made of each row's source."""
+    """Rows that a decoder runs together: tokens, cache, and what the encoder computed from each row's source."""
 
     history: History
     cache: list[Tensor]
@@ -80,97 +86,137 @@ class Batch:
         return len(self.history.lengths)
 
     @property
-    def on_cpu(self) -> bool:
-        """Tell whether the cache lies where this process can write."""
+    def is_on_cpu(self) -> bool:
+        """Whether the cache lies where this process can write."""
         return all(value.device_name() == "cpu" for value in self.cache)
 
     def reorder(self, slots: Sequence[Slot], rows: np.ndarray) -> None:
-        """Let row ``i`` be what row ``rows[i]`` was, in all but the source: those rows must share theirs."""
+        """Let row ``i`` be what row ``rows[i]`` was, except for the source: those rows must share theirs."""
         if np.array_equal(rows, np.arange(len(self))):
             return
         self.history.reorder(rows)
-        self.cache = [
-            value if slot.is_cross else tensor(view(value)[rows]) for slot, value in zip(slots, self.cache, strict=True)
-        ]
+        for place, slot in enumerate(slots):
+            if not slot.is_cross:
+                self.cache[place] = tensor(view(self.cache[place])[rows])
 
-    def put(self, slots: Sequence[Slot], rows: np.ndarray, other: Batch, taken: np.ndarray) -> None:
-        """Let rows be those of another batch: they take the places of others in the cache, which lies on the CPU."""
-        for row, place in zip(rows.tolist(), taken.tolist(), strict=True):
-            self.history.put(row, other.history, place)
-        for slot, value, source in zip(slots, self.cache, other.cache, strict=True):
-            here, there = writable(value), view(source)
-            axis, width = slot.columns - 1, min(here.shape[slot.columns], there.shape[slot.columns])
-            for row, place in zip(rows.tolist(), taken.tolist(), strict=True):
-                _replace(here[row], there[place], axis, width, slot.begins_left)
-
-
-def _replace(row: np.ndarray, other: np.ndarray, axis: int, width: int, begins_left: bool) -> None:
-    """Overwrite a row of the cache by the last (or the first) columns of another one, and the rest by zeros."""
-    row[...] = 0
-    _at_side(row, axis, width, begins_left)[:] = _at_side(other, axis, width, begins_left)
+    def replace(
+        self,
+        slots: Sequence[Slot],
+        rows: np.ndarray,
+        other: Batch,
+        other_rows: np.ndarray,
+    ) -> None:
+        """Overwrite rows by those of another batch, in a cache that lies on the CPU."""
+        pairs = list(zip(rows.tolist(), other_rows.tolist(), strict=True))
+        for row, other_row in pairs:
+            self.history.replace(row, other.history, other_row)
+        for place, slot in enumerate(slots):
+            target = writable(self.cache[place])
+            source = view(other.cache[place])
+            width = min(target.shape[slot.columns], source.shape[slot.columns])
+            axis = slot.columns - 1  # of a single row
+            for row, other_row in pairs:
+                target[row][...] = 0
+                kept = _side(source[other_row], axis, width, slot.begins_left)
+                _side(target[row], axis, width, slot.begins_left)[:] = kept
 
 
 def merged(slots: Sequence[Slot], parts: Sequence[tuple[Batch, np.ndarray]]) -> Batch:
-    """Take rows of several batches into a new one, as wide as its longest row. Rows may be taken more than once."""
-    histories = [part.history for part, _ in parts]
-    lengths = np.concatenate([part.history.lengths[rows] for part, rows in parts])
-    width = int(lengths.max())
-    ids = _stacked([(history.ids, rows) for history, (_, rows) in zip(histories, parts, strict=True)], 1, width)
-    behind = [part.history.width - width for part, _ in parts]  # how many columns of each part's cache nobody needs
-    cache = [
-        _joined([(part.cache[place], rows) for part, rows in parts], slot, behind, width)
-        for place, slot in enumerate(slots if parts[0][0].cache else ())
-    ]
-    source = [_padded([(part.source[place], rows) for part, rows in parts]) for place in range(len(parts[0][0].source))]
-    return Batch(History(ids, lengths), cache, source)
+    """Copy some rows of several batches into a new batch, as wide as its longest row. Rows may be taken more than
+    once."""
+    ids = []
+    lengths = []
+    for batch, rows in parts:
+        ids.append((batch.history.ids, rows))
+        lengths.append(batch.history.lengths[rows])
+    all_lengths = np.concatenate(lengths)
+    width = int(all_lengths.max())
+    history = History(_stacked(ids, axis=1, width=width), all_lengths)
+
+    cache = []
+    for place, slot in enumerate(slots):
+        cache.append(_merged_cache(slot, place, parts, width))
+    first, _ = parts[0]
+    source = []
+    for place in range(len(first.source)):
+        values = [(view(batch.source[place]), rows) for batch, rows in parts]
+        source.append(_padded(values, axis=1))
+    return Batch(history, cache, source)
 
 
-def _joined(parts: list[tuple[Tensor, np.ndarray]], slot: Slot, behind: list[int], most: int) -> Tensor:
+def _merged_cache(
+    slot: Slot,
+    place: int,
+    parts: Sequence[tuple[Batch, np.ndarray]],
+    width: int,
+) -> Tensor:
+    """Copy some rows of one tensor of several caches below each other, for a history of so many columns."""
+    values = []
+    widest = 0
+    for batch, rows in parts:
+        value = view(batch.cache[place])
+        values.append((value, rows))
+        used = value.shape[slot.columns]
+        if not slot.begins_left:
+            # The rows that needed the first columns of this cache are left behind.
+            used -= batch.history.width - width
+        widest = max(widest, used)
     if slot.is_cross:
-        return _padded(parts, slot.columns)
-    views = [(view(value), rows) for value, rows in parts]
-    widths = [value.shape[slot.columns] for value, _ in views]
-    width = (
-        min(most, max(widths))
-        if slot.begins_left
-        else max(each - cut for each, cut in zip(widths, behind, strict=True))
-    )
-    return tensor(_stacked(views, slot.columns, width, slot.begins_left))
+        return _padded(values, slot.columns)
+    if slot.begins_left:
+        widest = min(widest, width)  # the other columns are room for tokens to come
+    stacked = _stacked(values, slot.columns, widest, slot.begins_left)
+    return tensor(stacked)
 
 
-def _padded(parts: list[tuple[Tensor, np.ndarray]], axis: int = 1) -> Tensor:
-    """Copy rows of several tensors below each other, aligned to the left along ``axis``."""
-    views = [(view(value), rows) for value, rows in parts]
-    return tensor(_stacked(views, axis, max(value.shape[axis] for value, _ in views), begins_left=True))
+def _padded(values: Sequence[tuple[np.ndarray, np.ndarray]], axis: int) -> Tensor:
+    """Copy some rows of several arrays below each other, aligned to the left along ``axis``."""
+    widest = max(value.shape[axis] for value, _ in values)
+    stacked = _stacked(values, axis, widest, begins_left=True)
+    return tensor(stacked)
 
 
 def _stacked(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]], axis: int, width: int, begins_left: bool = False
+    values: Sequence[tuple[np.ndarray, np.ndarray]],
+    axis: int,
+    width: int,
+    begins_left: bool = False,
 ) -> np.ndarray:
-    """Copy rows of several arrays below each other, aligned to one side along ``axis``; what is too wide loses its
-    other side."""
-    shape = list(parts[0][0].shape)
-    shape[0], shape[axis] = sum(len(rows) for _, rows in parts), width
-    out: np.ndarray = np.zeros(shape, parts[0][0].dtype)
-    row = 0
-    for value, rows in parts:
+    """Copy some rows of several arrays below each other, aligned to one side along ``axis``; an array that is too wide
+    loses columns at its other side."""
+    first, _ = values[0]
+    shape = list(first.shape)
+    shape[0] = sum(len(rows) for _, rows in values)
+    shape[axis] = width
+    stacked: np.ndarray = np.zeros(shape, first.dtype)
+    begin = 0
+    for value, rows in values:
+        end = begin + len(rows)
         kept = min(value.shape[axis], width)
-        _at_side(out[row : row + len(rows)], axis, kept, begins_left)[:] = _at_side(value, axis, kept, begins_left)[
-            rows
-        ]
-        row += len(rows)
-    return out
+        target = _side(stacked[begin:end], axis, kept, begins_left)
+        target[:] = _side(value, axis, kept, begins_left)[rows]
+        begin = end
+    return stacked
 
 
-def _at_side(array: np.ndarray, axis: int, width: int, begins_left: bool) -> np.ndarray:
-    """Return the first, or the last, columns of an array, as a view."""
-    return (
-        columns(array, axis, 0, width)
-        if begins_left
-        else columns(array, axis, array.shape[axis] - width, array.shape[axis])
-    )
+def _side(
+    array: np.ndarray,
+    axis: int,
+    width: int,
+    begins_left: bool,
+) -> np.ndarray:
+    """Return the first ``width`` columns of an array whose rows begin at the left, else the last, as a view."""
+    if begins_left:
+        return columns(array, axis, 0, width)
+    size = array.shape[axis]
+    return columns(array, axis, size - width, size)
 
 
-def columns(array: np.ndarray, axis: int, begin: int, end: int) -> np.ndarray:
+def columns(
+    array: np.ndarray,
+    axis: int,
+    begin: int,
+    end: int,
+) -> np.ndarray:
     """Return a part of an array along one axis, as a view."""
     return array[(slice(None),) * axis + (slice(begin, end),)]

@@ -16,35 +16,45 @@ from sparktasks.runtime.tokenizer_files import read_tokenizer_files
 Message = Mapping[str, Any]
 
 SECONDS = 5.0
-_FILES = ("chat_template.jinja", "chat_template.json")
+_TEMPLATE_FILE, _JSON_FILE, _CONFIG_FILE = "chat_template.jinja", "chat_template.json", "tokenizer_config.json"
+
+# transformers' own mark: it shows where the assistant's last message ends in the prompt.
 _CONTINUED = "CONTINUE_FINAL_MESSAGE_TAG "
 
 
 class ChatTemplate:
-    """A chat template: messages in, prompt out. Raises `BundleError` where it is no valid template."""
+    """A chat template: messages in, prompt out. Raises `BundleError` if it is not valid."""
 
     def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
-        self._source, self._tokens = source, dict(tokens)
+        self._source = source
+        self._tokens = dict(tokens)
         chat_process.check(source, SECONDS)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """Write a chat as a prompt that the assistant answers; one that ends with the assistant's own words is
-        continued.
+        """Turn a chat into a prompt that the assistant answers, or continues if the last message is its own.
 
-        Raises `DataError` where the template refuses the messages, runs for more than 5 seconds, writes more than
+        Raises `DataError` if the template refuses the messages, runs for more than 5 seconds, writes more than
         4 million characters, or takes more than 1 GiB of memory.
         """
-        continued = bool(messages) and messages[-1].get("role") == "assistant"
-        text = self._written(_tagged(messages) if continued else messages, answer=not continued)
-        if not continued:
-            return text
-        place = text.rfind(_CONTINUED.strip())
-        if place < 0 or str(messages[-1]["content"]).strip() not in text:
-            raise DataError("the chat template leaves out the assistant's last message, so it cannot be continued")
-        return text[:place] if text.startswith(_CONTINUED, place) else text[:place].rstrip()
+        if messages and messages[-1].get("role") == "assistant":
+            return self._render_continued(messages)
+        return self._render(messages, answer=True)
 
-    def _written(self, messages: Sequence[Message], answer: bool) -> str:
-        text = chat_process.render(self._source, [dict(message) for message in messages], self._tokens, answer, SECONDS)
+    def _render_continued(self, messages: Sequence[Message]) -> str:
+        """Leave out what the template writes behind the last message."""
+        content = str(messages[-1]["content"])
+        marked = {**messages[-1], "content": content + _CONTINUED}
+        text = self._render([*messages[:-1], marked], answer=False)
+        end = text.rfind(_CONTINUED.strip())
+        if end < 0 or content.strip() not in text:
+            raise DataError("the chat template leaves out the assistant's last message, so it cannot be continued")
+        if text.startswith(_CONTINUED, end):
+            return text[:end]
+        return text[:end].rstrip()  # the template trims messages: the mark lost its space
+
+    def _render(self, messages: Sequence[Message], answer: bool) -> str:
+        plain = [dict(message) for message in messages]
+        text = chat_process.render(self._source, plain, self._tokens, answer, SECONDS)
         try:
             text.encode()
         except UnicodeEncodeError as error:  # no tokenizer reads that
@@ -52,38 +62,36 @@ class ChatTemplate:
         return text
 
 
-def _tagged(messages: Sequence[Message]) -> list[Message]:
-    last = dict(messages[-1])
-    last["content"] = str(last["content"]) + _CONTINUED
-    return [*messages[:-1], last]
-
-
 def read_chat_template(bundle: Bundle) -> str:
-    """Return a bundle's chat template, of several the default one; `BundleError` where there is none."""
-    found = next(filter(None, (_file(bundle, file) for file in _FILES)), None) or bundle.tokenizer_config.get(
-        "chat_template"
-    )
-    if isinstance(found, list):  # of several, each has a name
-        with interpreting(bundle.folder / "tokenizer_config.json"):
-            found = {entry["name"]: entry["template"] for entry in found}
-    if isinstance(found, dict):
-        if "default" not in found:
-            raise BundleError(f"{bundle.folder} has the chat templates {listed(found)}, and none called 'default'")
-        found = found["default"]
-    if not found:
+    """Return a bundle's chat template, of several the default one; `BundleError` if there is none."""
+    template = _read_file(bundle, _TEMPLATE_FILE)
+    if not template:
+        template = _read_file(bundle, _JSON_FILE)
+    if not template:
+        template = bundle.tokenizer_config.get("chat_template")
+    if isinstance(template, list):  # several, each with its name
+        with interpreting(bundle.folder / _CONFIG_FILE):
+            template = {entry["name"]: entry["template"] for entry in template}
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise BundleError(f"{bundle.folder} has the chat templates {listed(template)}, and none called 'default'")
+        template = template["default"]
+    if not template:
         raise BundleError(
-            f"{bundle.folder} has no chat template, in chat_template.jinja or tokenizer_config.json: was it "
-            "trained for chats?"
+            f"{bundle.folder} has no chat template, in {_TEMPLATE_FILE} or {_CONFIG_FILE}: was it trained for chats?"
         )
-    return str(found)
+    return str(template)
 
 
-def _file(bundle: Bundle, name: str) -> Any:
+def _read_file(bundle: Bundle, name: str) -> Any:
+    """Return the template, or the templates, in a file; None if there is no such file."""
     path = bundle.folder / name
     if not path.is_file():
         return None
     with interpreting(path):
-        return read_json(path).get("chat_template") if name.endswith(".json") else path.read_text(encoding="utf-8")
+        if name.endswith(".json"):
+            return read_json(path).get("chat_template")
+        return path.read_text(encoding="utf-8")
 
 
 _templates: ProcessCache[ChatTemplate] = ProcessCache(limit=16)

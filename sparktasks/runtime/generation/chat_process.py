@@ -1,248 +1,144 @@
-"""The process that runs chat templates: they come with models, so that they are somebody else's programs.
+"""The process that runs chat templates: they come with models, so they are somebody else's programs.
 
 jinja2's sandbox keeps a template from files and from Python's inside, but not from hanging (``9**(9**9)`` is one call
-of C that no signal interrupts) nor from taking all memory. So templates run in a process of their own, which can be
-ended, with a limit on its memory. It is started at first use, kept for the next chats, and ends with the process that
-began it.
+of C that no signal handler interrupts) nor from taking all memory. So templates run in a process of their own, which
+can be ended, with a limit on its memory. Each process has at most one of them, for all of its threads: it is started
+at first use, kept for the next chats, and ends when it has been idle for a minute, or with the process that started
+it. A fork does not inherit it.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
+import importlib.util
 import os
-import select
-import struct
+import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any
 
 from sparktasks.errors import BundleError, DataError, MissingDependency
+from sparktasks.runtime.generation.chat_server import TOO_MUCH_MEMORY, read_message, write_message
 
-CHARACTERS = 4_000_000
-MEMORY = 1024**3  # bytes of address space
+IDLE_SECONDS = 60.0
 _STARTING = 60.0  # seconds that a busy machine may need to start Python
-_HEADER = struct.Struct(">I")
-_CODE = "from sparktasks.runtime.generation.chat_process import serve; serve()"
-
-Request = Mapping[str, Any]
+_CODE = "from sparktasks.runtime.generation.chat_server import serve; serve({idle_seconds})"
 
 
 class TemplateProcess:
-    """A running process; chats of several threads take turns."""
+    """A process that is started when it is needed; chats of several threads take turns."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
 
-    def ask(self, request: Request, seconds: float) -> str:
+    def ask(self, request: Mapping[str, Any], seconds: float) -> str:
         """Let the process answer within some seconds; returns the text that a template writes.
 
-        Raises `BundleError` where the template is not valid, `DataError` where it refuses the chat, takes longer,
-        writes more than 4 million characters, or takes more than 1 GiB.
+        Raises `BundleError` if the template is not valid, `DataError` if it refuses the chat, takes longer, writes
+        more than 4 million characters, or takes more than 1 GiB.
         """
         with self._lock:
-            answer = self._answer(json.dumps(request).encode(), seconds)
+            answer = self._answer({**request, "seconds": seconds}, seconds)
         if "text" in answer:
             return str(answer["text"])
         raise (BundleError if answer["kind"] == "template" else DataError)(answer["error"])
 
-    def _answer(self, request: bytes, seconds: float) -> dict[str, Any]:
-        process = self._running()
-        try:
-            assert process.stdin is not None
-            process.stdin.write(_HEADER.pack(len(request)) + request)
-            process.stdin.flush()
-            found: dict[str, Any] = json.loads(self._read(process, time.monotonic() + seconds))
-            return found
-        except TimeoutError:
-            self._end()
-            return {"kind": "data", "error": f"the chat template runs for more than {seconds:g} seconds"}
-        except (OSError, EOFError):
-            self._end()
-            return {"kind": "data", "error": f"the chat template takes more than {MEMORY >> 20} MiB"}
+    def _answer(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        too_long = f"the chat template runs for more than {seconds:g} seconds"
+        while True:
+            process = self._running()
+            try:
+                write_message(process.stdin, request)
+                return read_message(process.stdout, seconds)
+            except TimeoutError:
+                self._end()
+                return {"kind": "data", "error": too_long}
+            except (OSError, EOFError):
+                status = self._end()
+                if status == -signal.SIGALRM:
+                    return {"kind": "data", "error": too_long}
+                if status != 0:
+                    return {"kind": "data", "error": TOO_MUCH_MEMORY}
+                # Its idle time was over just when it was asked: a new one answers.
+            except BaseException:
+                self._end()  # its answer to this request must not be taken for the next one's
+                raise
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """Return the process, started anew where it ended, or where this process was forked from the one that began
-        it."""
-        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _CODE],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-            )
-            self._owner = os.getpid()
-            try:
-                self._read(self._process, time.monotonic() + _STARTING)
-            except (EOFError, TimeoutError) as error:
-                self._end()
-                raise DataError(
-                    f"the process for chat templates does not start: {sys.executable} ended or hangs"
-                ) from error
+        """Return the process, started anew if it has ended."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        if importlib.util.find_spec("jinja2") is None:
+            raise MissingDependency("jinja2", "a chat template", "chat")
+        self._end()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _CODE.format(idle_seconds=IDLE_SECONDS)],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        try:
+            read_message(self._process.stdout, _STARTING)
+        except (EOFError, TimeoutError) as error:
+            self._end()
+            raise DataError(
+                f"the process for chat templates does not start: {sys.executable} ended or hangs"
+            ) from error
+        except BaseException:
+            self._end()
+            raise
         return self._process
 
-    def _read(self, process: subprocess.Popen[bytes], deadline: float) -> bytes:
-        assert process.stdout is not None
-        size = _HEADER.unpack(_exactly(process.stdout, _HEADER.size, deadline))[0]
-        return _exactly(process.stdout, size, deadline)
-
-    def _end(self) -> None:
+    def _end(self) -> int | None:
+        """End the process; returns its exit status, which is its own if it has ended by itself."""
         process, self._process = self._process, None
-        if process is not None and self._owner == os.getpid():
-            process.kill()
-            process.communicate()
+        if process is None:
+            return None
+        process.kill()
+        process.communicate()  # waits for it, and closes the pipes
+        return process.returncode
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, if there is one."""
         with self._lock:
             self._end()
 
-
-def _exactly(stream: Any, size: int, deadline: float) -> bytes:
-    """Read so many bytes; `TimeoutError` where they do not come in time, `EOFError` where the stream ends before."""
-    parts = bytearray()
-    while len(parts) < size:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([stream], [], [], left)[0]:
-            raise TimeoutError
-        part = os.read(stream.fileno(), min(size - len(parts), 1 << 20))
-        if not part:
-            raise EOFError
-        parts += part
-    return bytes(parts)
+    def forget(self) -> None:
+        """Leave the process to the one that this process was forked from."""
+        self._lock = threading.Lock()  # the old one may be held by a thread that was not forked
+        process, self._process = self._process, None
+        if process is not None:
+            # It ends when all copies of its pipe are closed, so this one must not stay open.
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                pipe.close()
+            process.returncode = 0  # it is no child of this process: nobody here can wait for it
 
 
 _process = TemplateProcess()
 atexit.register(_process.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_process.forget)
 
 
-def render(template: str, messages: Any, tokens: Mapping[str, str], answer: bool, seconds: float) -> str:
-    """Write a chat as a template has it; ``answer`` says whether the assistant's turn is begun."""
-    if _missing():
-        raise MissingDependency("jinja2", "a chat template", "chat")
-    return _process.ask({"template": template, "messages": messages, "tokens": dict(tokens), "answer": answer}, seconds)
+def render(
+    template: str,
+    messages: Any,
+    tokens: Mapping[str, str],
+    answer: bool,
+    seconds: float,
+) -> str:
+    """Turn a chat into a prompt as a template has it; ``answer`` says whether the assistant's turn begins at its
+    end."""
+    request = {"template": template, "messages": messages, "tokens": dict(tokens), "answer": answer}
+    return _process.ask(request, seconds)
 
 
 def check(template: str, seconds: float) -> None:
-    """Raise `BundleError` where a template is not valid."""
-    if _missing():
-        raise MissingDependency("jinja2", "a chat template", "chat")
+    """Raise `BundleError` if a template is not valid."""
     _process.ask({"template": template}, seconds)
-
-
-def _missing() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("jinja2") is None
-
-
-# -- in the process
-
-
-def serve() -> None:
-    """Answer requests until there are no more: each a JSON object with its length before it, as the answers are."""
-    _limit_memory()
-    templates: dict[str, Any] = {}
-    environment = _environment()
-    _write(sys.stdout.buffer, {"text": "ready"})
-    while header := sys.stdin.buffer.read(_HEADER.size):
-        request = json.loads(sys.stdin.buffer.read(_HEADER.unpack(header)[0]))
-        try:
-            answer = _served(environment, templates, request)
-        except MemoryError:
-            answer = {"kind": "data", "error": f"the chat template takes more than {MEMORY >> 20} MiB"}
-        _write(sys.stdout.buffer, answer)
-
-
-def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-
-
-def _write(stream: BinaryIO, answer: Mapping[str, str]) -> None:
-    content = json.dumps(answer).encode()
-    stream.write(_HEADER.pack(len(content)) + content)
-    stream.flush()
-
-
-def _served(environment: Any, templates: dict[str, Any], request: Request) -> dict[str, str]:
-    source = str(request["template"])
-    try:
-        if source not in templates:
-            templates[source] = environment.from_string(source)
-    except Exception as error:  # jinja2 raises a family of its own
-        return {"kind": "template", "error": f"the chat template is not valid: {error}"}
-    if "messages" not in request:
-        return {"text": ""}
-    try:
-        return {"text": _generated(templates[source], request)}
-    except MemoryError:
-        raise
-    except Exception as error:
-        return {"kind": "data", "error": str(error) if isinstance(error, _TooLong) else _refusal(error)}
-
-
-def _refusal(error: Exception) -> str:
-    return f"the chat template refuses these messages: {type(error).__name__}: {error}"
-
-
-class _TooLong(Exception):
-    """A template writes without end."""
-
-
-def _generated(template: Any, request: Request) -> str:
-    pieces: list[str] = []
-    length = 0
-    values = {
-        "messages": request["messages"],
-        "tools": None,
-        "documents": None,
-        "add_generation_prompt": request["answer"],
-    }
-    for piece in template.generate(**values, **request["tokens"]):
-        pieces.append(piece)
-        length += len(piece)
-        if length > CHARACTERS:
-            raise _TooLong(f"the chat template writes more than {CHARACTERS:,} characters")
-    return "".join(pieces)
-
-
-def _environment() -> Any:
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """The tag that marks what the assistant wrote: for training only."""
-
-        tags = {"generation"}  # noqa: RUF012 - as jinja2 has it
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(["name:endgeneration"], drop_needle=True)
-
-    def refuse(message: str) -> None:
-        raise ValueError(message)
-
-    extensions = [Generation, loopcontrols]
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    environment.filters["tojson"] = _as_json
-    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda pattern: datetime.now().strftime(pattern)}
-    return environment
-
-
-def _as_json(
-    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    """Write JSON without escaping HTML, as chat templates expect of their ``tojson``."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

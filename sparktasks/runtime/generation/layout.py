@@ -1,5 +1,5 @@
-"""What a decoder's graphs take and give, read from their headers: Optimum's layouts of causal and encoder-decoder
-models."""
+"""The graphs of a decoder and its key-value cache, read from their headers: Optimum's layouts of causal and
+encoder-decoder models."""
 
 from __future__ import annotations
 
@@ -9,27 +9,32 @@ from functools import cached_property
 
 import numpy as np
 
-from sparktasks.errors import BundleError, listed
+from sparktasks.errors import BundleError
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.generation.tokenizer import check_generation_tokenizer, largest_ordinary_id
+from sparktasks.runtime.generation.decoder_graphs import (
+    BRANCH,
+    MASK,
+    PAST,
+    POSITIONS,
+    check_axes,
+    check_belongs,
+    check_decoder,
+    check_embeddings,
+    check_encoder,
+    check_head,
+    has_cache,
+)
+from sparktasks.runtime.generation.tokenizer import check_generation_tokenizer
 from sparktasks.runtime.graph import Port
+from sparktasks.runtime.model_files import EXPORT
 
 log = logging.getLogger(__name__)
 
-IDS = ("input_ids", "decoder_input_ids")
-EMBEDS = "inputs_embeds"
-HIDDEN = "encoder_hidden_states"
-HIDDEN_MASK = "encoder_attention_mask"
-BRANCH = "use_cache_branch"
-LAST_LOGITS = "num_logits_to_keep"
-_PAST = ("past_key_values.", "past.")
-_ENCODER_INPUTS = ("input_ids", "attention_mask")
-_KNOWN = (*IDS, EMBEDS, "attention_mask", "position_ids", HIDDEN, HIDDEN_MASK, BRANCH, LAST_LOGITS)
+ROWS, COLUMNS = -1, -2
 _POSITIONS_FROM_MASK = frozenset({"bloom", "mpt", "opt"})
 _COUNTS_MASK = "GroupQueryAttention"
-_TWO_OPEN_AXES = (*IDS, EMBEDS, "attention_mask", HIDDEN, HIDDEN_MASK)
-_ID_TYPES = ("int64", "int32")
 _TYPES = {"float32": np.float32, "float16": np.float16}
+_CACHED = (".key", ".value", ".key_value")
 
 
 @dataclass(frozen=True)
@@ -50,66 +55,76 @@ class Slot:
     @property
     def columns(self) -> int:
         """The axis along which the cache grows."""
-        return self.shape.index(-2)
+        return self.shape.index(COLUMNS)
 
     def empty(self, rows: int) -> np.ndarray:
         """Return the cache of no tokens."""
-        return np.zeros([{-1: rows, -2: 0}.get(size, size) for size in self.shape], self.dtype)
+        shape = list(self.shape)
+        shape[self.shape.index(ROWS)] = rows
+        shape[self.columns] = 0
+        return np.zeros(shape, self.dtype)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The graphs of a decoder: ``first`` begins a text, ``later`` continues it (None: there is no cache), ``encoder``
-    reads the source.
+    """The graphs of a decoder: ``prompt_graph`` begins a text, ``step_graph`` continues it (None: there is no cache),
+    ``encoder`` reads the source.
 
     ``embed`` turns ids into vectors, where the decoder takes those (models that also see or hear).
     """
 
-    first: Bundle
-    later: Bundle | None
+    prompt_graph: Bundle
+    step_graph: Bundle | None
     encoder: Bundle | None
     embed: Bundle | None
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
         """The cache, in the order of the graph's inputs."""
-        if self.later is None:
+        if self.step_graph is None:
             return ()
-        past = [port for port in self.later.graph.inputs if port.name.startswith(_PAST)]
-        return tuple(_slot(self.later, self.first, port, self.begins_left) for port in past)
+        ports = [port for port in self.step_graph.graph.inputs if port.name.startswith(PAST)]
+        return tuple(_slot(self.step_graph, self.prompt_graph, port, self.begins_left) for port in ports)
 
     def shape_of(self, name: str) -> tuple[int | str, ...]:
         """Return the shape of an input of the graph that begins a text; () where it has none of that name."""
-        return next((port.shape for port in self.first.graph.inputs if port.name == name), ())
+        port = self.prompt_graph.graph.input(name)
+        return () if port is None else port.shape
 
     @property
     def source_rows(self) -> int | None:
         """The number of token ids that prompts may have; None where no graph tells."""
-        return (self.encoder or self.embed or self.first).graph.embedding_rows
+        graph = self.encoder or self.embed or self.prompt_graph
+        return graph.graph.embedding_rows
 
     @property
     def target_rows(self) -> int | None:
         """The number of token ids that generated texts may have; None where no graph tells."""
-        return (self.embed or self.first).graph.embedding_rows
+        graph = self.embed or self.prompt_graph
+        return graph.graph.embedding_rows
 
     @cached_property
     def merged(self) -> bool:
         """Tell whether one graph holds both decoders, and a flag chooses."""
-        return self.first.model == (self.later or self.first).model and BRANCH in _names(self.first)
+        return self._is_one_graph and BRANCH in self.prompt_graph.graph.input_names
+
+    @property
+    def _is_one_graph(self) -> bool:
+        return self.step_graph is None or self.step_graph.model == self.prompt_graph.model
 
     @cached_property
     def extends(self) -> bool:
         """Tell whether several tokens can follow a cache: then long prompts are read in pieces, and shared beginnings
         once."""
-        return (
-            self.later is not None and self.first.model == self.later.model and not self.merged and self.encoder is None
-        )
+        if self.step_graph is None or self.encoder is not None:
+            return False
+        return self._is_one_graph and not self.merged
 
     @cached_property
     def begins_left(self) -> bool:
         """Tell whether a row's cache begins in the first column: onnxruntime's grouped-query attention counts the
         mask's ones, and takes as many columns."""
-        return _COUNTS_MASK in self.first.graph.operators
+        return _COUNTS_MASK in self.prompt_graph.graph.operators
 
     @cached_property
     def aligns(self) -> bool:
@@ -119,159 +134,84 @@ class Layout:
         keys in a cache are turned by them, and would be wrong where a row moves to other columns. Those that derive
         positions from the mask, or know distances only, do without.
         """
-        names = _names(self.first)
-        told = "position_ids" in names or self.first.config.get("model_type") in _POSITIONS_FROM_MASK
-        return "attention_mask" in names and (self.begins_left or told)
-
-
-def _names(bundle: Bundle) -> set[str]:
-    return {port.name for port in bundle.graph.inputs}
+        inputs = self.prompt_graph.graph.input_names
+        if MASK not in inputs:
+            return False
+        derives_positions = self.prompt_graph.config.get("model_type") in _POSITIONS_FROM_MASK
+        return self.begins_left or POSITIONS in inputs or derives_positions
 
 
 def read_layout(bundle: Bundle) -> Layout:
     """Find out how a bundle's graphs generate; `BundleError` where they are no decoder that this engine knows."""
     encoder = bundle.part("encoder_model")
-    seq2seq = bool(bundle.config.get("is_encoder_decoder"))
-    if seq2seq and encoder is None:
+    if bundle.config.get("is_encoder_decoder") and encoder is None:
         raise BundleError(
             f"{bundle.folder}: config.json says that this is an encoder-decoder model, but there is no "
-            f"encoder_model.onnx beside {bundle.model}. "
-            "Export both: optimum-cli export onnx --task text2text-generation-with-past --model MODEL FOLDER"
+            f"encoder_model.onnx beside {bundle.model}. Export both: {EXPORT}"
         )
-    has_past = any(name.startswith(_PAST) for name in _names(bundle))
-    later = bundle if has_past else bundle.part("decoder_with_past_model")
-    layout = Layout(bundle, later, encoder, bundle.part("embed_tokens"))
-    for graph in filter(None, (layout.first, layout.later)):
-        _check_inputs(graph)
-        _check_output(graph, "logits", "vocabulary")
-    _check_companions(layout)
-    _check_axes(layout)
-    _ = layout.slots
+    step_graph = bundle if has_cache(bundle) else bundle.part("decoder_with_past_model")
+    layout = Layout(bundle, step_graph, encoder, bundle.part("embed_tokens"))
+    _check_graphs(layout)
+    _ = layout.slots  # raises where the cache is none that is known here
     return layout
+
+
+def _check_graphs(layout: Layout) -> None:
+    """Raise `BundleError` where a graph has another role than its name says, or does not belong to the others."""
+    prompt_graph, step_graph = layout.prompt_graph, layout.step_graph
+    check_decoder(prompt_graph)
+    if step_graph is not None:
+        check_decoder(step_graph)
+    if layout.encoder is not None:
+        check_encoder(layout.encoder)
+    check_belongs(prompt_graph, layout.encoder, layout.embed)
+    if layout.embed is not None:
+        check_embeddings(layout.embed)
+
+    if layout.encoder is not None:
+        check_axes(layout.encoder, is_step=False)
+    if layout.embed is not None:
+        check_axes(layout.embed, is_step=False, ids=layout.embed.graph.input_names)
+    check_axes(prompt_graph, is_step=prompt_graph is step_graph)
+    if step_graph is not None:
+        check_axes(step_graph, is_step=True)
 
 
 def generates(bundle: Bundle) -> bool:
     """Tell whether a bundle holds a model that generates text: by its graphs, or where they do not tell, by
     config.json."""
-    has_past = any(name.startswith(_PAST) for name in _names(bundle))
-    causal = any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in bundle.config.get("architectures", ()))
-    return has_past or len(bundle.graphs) > 1 or causal
+    if has_cache(bundle) or len(bundle.graphs) > 1:
+        return True
+    architectures = map(str, bundle.config.get("architectures", ()))
+    return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
 
 
 def check_generator(bundle: Bundle) -> None:
     """Raise `BundleError` where a bundle cannot generate text; looks at files only."""
     layout = read_layout(bundle)
-    _check_head(layout)
-    if layout.later is None:
+    check_head(bundle, is_plain=layout.step_graph is None and layout.encoder is None)
+    if layout.step_graph is None:
         log.warning(
-            "%s has no key-value cache: each token reads the whole text again. Export it with a cache: --task "
-            "text-generation-with-past",
+            "%s has no key-value cache: each token reads the whole text again. Export it with a cache: %s",
             bundle.model_path,
+            EXPORT,
         )
     check_generation_tokenizer(layout.encoder or layout.embed or bundle)
 
 
-def _check_inputs(bundle: Bundle) -> None:
-    unknown = [name for name in sorted(_names(bundle)) if name not in _KNOWN and not name.startswith(_PAST)]
-    if unknown:
-        raise BundleError(
-            f"{bundle.folder}: {bundle.model} takes the inputs {listed(unknown)}; a decoder's are "
-            f"{listed(_KNOWN)} and past_key_values.*"
-        )
-    if any(
-        port.name == "position_ids" and len(port.shape) == 3 and isinstance(port.shape[0], str)
-        for port in bundle.graph.inputs
-    ):
-        raise BundleError(
-            f"{bundle.folder}: {bundle.model} takes position_ids of three axes, of which the first must have a "
-            "fixed size"
-        )
-    if not _names(bundle) & {*IDS, EMBEDS}:
-        raise BundleError(
-            f"{bundle.folder}: {bundle.model} takes neither {listed(IDS)} nor {EMBEDS!r}: it is no decoder"
-        )
-
-
-def _check_output(bundle: Bundle, name: str | None, axis: str) -> Port:
-    """Return an output of three axes, by name or the first; `BundleError` where there is none."""
-    outputs = bundle.graph.outputs
-    port = outputs[0] if name is None else next((port for port in outputs if port.name == name), None)
-    if port is None or len(port.shape) != 3:
-        computed = {port.name: list(port.shape) for port in outputs if not port.name.startswith("present")}
-        raise BundleError(
-            f"{bundle.folder}: {bundle.model} computes {computed}, so it cannot generate text: "
-            f"{name or 'states'} of shape (batch, tokens, {axis}) are expected"
-        )
-    return port
-
-
-def _check_companions(layout: Layout) -> None:
-    """Raise `BundleError` where the graphs beside the decoder do not read text, or do not belong to it."""
-    first, encoder, embed = layout.first, layout.encoder, layout.embed
-    if encoder is not None:
-        inputs = _names(encoder)
-        if "input_ids" not in inputs or not inputs <= {*_ENCODER_INPUTS}:
-            raise BundleError(
-                f"{encoder.folder}: {encoder.model} takes the inputs {listed(sorted(inputs))}; "
-                f"an encoder of text takes {listed(_ENCODER_INPUTS)}. Is it a model for speech or pictures?"
-            )
-        _check_output(encoder, None, "hidden size")
-    if (HIDDEN in _names(first)) != (encoder is not None):
-        there = "there is no encoder_model.onnx beside it" if encoder is None else f"{encoder.model} is beside it"
-        takes = "takes" if encoder is None else "does not take"
-        raise BundleError(f"{first.folder}: {first.model} {takes} {HIDDEN}, but {there}")
-    if EMBEDS in _names(first) and embed is None:
-        raise BundleError(f"{first.folder}: {first.model} takes {EMBEDS}, but there is no embed_tokens.onnx beside it")
-    if embed is not None:
-        ports = embed.graph.inputs
-        if len(ports) != 1 or ports[0].dtype not in _ID_TYPES:
-            taken = {port.name: port.dtype for port in ports}
-            raise BundleError(f"{embed.folder}: {embed.model} takes {taken}, but one input of token ids is expected")
-        _check_output(embed, None, "hidden size")
-
-
-def _check_axes(layout: Layout) -> None:
-    """Raise `BundleError` where a graph takes only so many texts, or texts of only one length."""
-    for graph in filter(None, (layout.encoder, layout.embed, layout.first, layout.later)):
-        embeds_ids = graph.graph.inputs if graph is layout.embed else ()
-        ports = [port for port in graph.graph.inputs if port.name in _TWO_OPEN_AXES or port in embeds_ids]
-        for port in ports:
-            is_step = graph is layout.later and port.shape[1:2] == (1,) and port.name in (*IDS, EMBEDS)
-            if any(isinstance(size, int) for size in port.shape[: 1 if is_step else 2]):
-                raise BundleError(
-                    f"{graph.folder}: {graph.model} takes {port.name} of the fixed shape {list(port.shape)}; "
-                    "to generate text, batch and length must vary. "
-                    "Export it without fixed shapes: optimum-cli export onnx --model MODEL FOLDER"
-                )
-
-
-def _check_head(layout: Layout) -> None:
-    """Raise `BundleError` where logits are not those of each next token, but of labels, or of masked tokens."""
-    first = layout.first
-    masked = [str(name) for name in first.config.get("architectures") or () if str(name).endswith("ForMaskedLM")]
-    if masked and layout.later is None and layout.encoder is None:
-        raise BundleError(
-            f"{first.folder}: config.json says {listed(masked)}: such a model fills gaps and cannot continue texts"
-        )
-    width, largest = first.logits.shape[-1], largest_ordinary_id(first)
-    if isinstance(width, int) and largest is not None and width <= largest:
-        raise BundleError(
-            f"{first.folder}: {first.model} computes logits of {width} columns, but the tokenizer has ordinary tokens "
-            f"up to id {largest}: it is no language model of this vocabulary. Was it exported for another task?"
-        )
-
-
-def _slot(later: Bundle, first: Bundle, port: Port, begins_left: bool) -> Slot:
-    prefix = next(prefix for prefix in _PAST if port.name.startswith(prefix))
+def _slot(step_graph: Bundle, prompt_graph: Bundle, port: Port, begins_left: bool) -> Slot:
+    """Describe the tensor of the cache that an input takes; `BundleError` where it is of a kind unknown here."""
+    prefix = next(prefix for prefix in PAST if port.name.startswith(prefix))
     rest = port.name.removeprefix(prefix)
-    outputs = {output.name for output in (first if ".encoder." in port.name else later).graph.outputs}
-    present = next((name for name in (f"present.{rest}", f"present_key_values.{rest}") if name in outputs), None)
-    if present is None or port.dtype not in _TYPES or not rest.endswith((".key", ".value", ".key_value")):
+    # Steps do not compute the encoder's side again: only the graph that begins a text does.
+    maker = prompt_graph if ".encoder." in port.name else step_graph
+    presents = [name for name in (f"present.{rest}", f"present_key_values.{rest}") if maker.graph.output(name)]
+    if not presents or port.dtype not in _TYPES or not rest.endswith(_CACHED):
         raise BundleError(
-            f"{later.folder}: {later.model} keeps {port.name} ({port.dtype}, {list(port.shape)}) in its cache: "
-            "only caches of keys and values, in 32 or 16 bit floats, are known here"
+            f"{step_graph.folder}: {step_graph.model} keeps {port.name} ({port.dtype}, {list(port.shape)}) in its "
+            "cache: only caches of keys and values, in 32 or 16 bit floats, are known here"
         )
-    return Slot(port.name, present, _axes(later, port), _TYPES[port.dtype], begins_left)
+    return Slot(port.name, presents[0], _axes(step_graph, port), _TYPES[port.dtype], begins_left)
 
 
 def _axes(bundle: Bundle, port: Port) -> tuple[int, ...]:
@@ -285,4 +225,5 @@ def _axes(bundle: Bundle, port: Port) -> tuple[int, ...]:
             f"{bundle.folder}: {bundle.model}: {port.name} has the shape {list(port.shape)}; rows and columns "
             "are to vary, and nothing else"
         )
-    return tuple(-1 if axis == 0 else -2 if axis == varying[1] else int(size) for axis, size in enumerate(shape))
+    shape[0], shape[varying[1]] = ROWS, COLUMNS
+    return tuple(map(int, shape))

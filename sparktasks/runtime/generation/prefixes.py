@@ -1,4 +1,4 @@
-"""Beginnings that prompts share, such as an instruction before every row, are read once and kept."""
+"""Prefixes that prompts share, such as an instruction before every row, are read once and kept."""
 
 from __future__ import annotations
 
@@ -7,64 +7,72 @@ from collections.abc import Sequence
 from threading import Lock
 
 from sparktasks.runtime.generation.batch import Batch
-from sparktasks.runtime.generation.decoder import Decoder, Known
+from sparktasks.runtime.generation.decoder import CachedPrefix, Decoder
 
-_SHORTEST = 16
+_SHORTEST = 16  # tokens; a shorter prefix is not worth keeping
 _KEPT = 4
+
+_Tokens = tuple[int, ...]
 
 
 class Prefixes:
-    """The last few beginnings that a decoder read; one that is not used goes first."""
+    """The prefixes that a decoder read last; the least recently used is dropped first."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._lock = Lock()
-        self._kept: OrderedDict[tuple[int, ...], Batch] = OrderedDict()
+        self._kept: OrderedDict[_Tokens, Batch] = OrderedDict()
 
-    def known(self, prompts: Sequence[tuple[int, ...]]) -> list[Known | None]:
-        """Return what need not be read of each prompt, reading first what several of them share."""
+    def find(self, prompts: Sequence[_Tokens]) -> list[CachedPrefix | None]:
+        """Return what need not be read of each prompt, after reading what several of them share."""
         if not self._decoder.layout.extends:
             return [None] * len(prompts)
-        with self._lock:  # several threads may share a generator
-            return self._known(prompts)
-
-    def _known(self, prompts: Sequence[tuple[int, ...]]) -> list[Known | None]:
-        alike: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        alike: dict[_Tokens, list[_Tokens]] = {}
         for prompt in prompts:
             if len(prompt) > _SHORTEST:
                 alike.setdefault(prompt[:_SHORTEST], []).append(prompt)
-        shared = {
-            start: self._read(min(group)[: _common(min(group), max(group))], len(group))
-            for start, group in alike.items()
-        }
+
+        shared: dict[_Tokens, tuple[_Tokens, Batch]] = {}
+        with self._lock:  # several threads may share a generator
+            for start, group in alike.items():
+                # What the first and the last in order share, all in between share too.
+                lowest, highest = min(group), max(group)
+                prefix = self._read(lowest[: common_length(lowest, highest)], len(group))
+                if prefix is not None:
+                    shared[start] = prefix
         return [_usable(shared.get(prompt[:_SHORTEST]), prompt) for prompt in prompts]
 
-    def _read(self, common: tuple[int, ...], prompts: int) -> tuple[tuple[int, ...], Batch] | None:
-        """Find what begins like ``common`` among what was read, else read it if it is worth it."""
-        best = max(self._kept, key=lambda kept: _common(kept, common), default=())
-        if _common(best, common) < (len(common) if prompts > 1 else _SHORTEST):
+    def _read(self, common: _Tokens, prompts: int) -> tuple[_Tokens, Batch] | None:
+        """Return the kept prefix that is most like what so many prompts have in common; read that if it pays."""
+        best = max(self._kept, key=lambda kept: common_length(kept, common), default=())
+        enough = len(common)
+        if prompts == 1:
+            enough = _SHORTEST
+        if common_length(best, common) < enough:
             if prompts == 1:
-                return None
+                return None  # nobody else would use it
             best = common
-            self._kept[best] = self._decoder.start([common], [])[1]
+            _, self._kept[best] = self._decoder.start([common], [])
         self._kept.move_to_end(best)
-        found = self._kept[best]
+        batch = self._kept[best]
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
-        return best, found
+        return best, batch
 
 
-def _usable(found: tuple[tuple[int, ...], Batch] | None, prompt: tuple[int, ...]) -> Known | None:
-    """Of a prompt at least the last token must be read: its logits are wanted."""
-    if found is None:
+def _usable(prefix: tuple[_Tokens, Batch] | None, prompt: _Tokens) -> CachedPrefix | None:
+    """Return what a prompt can use of a prefix: at least its last token must be read, for the logits after it."""
+    if prefix is None:
         return None
-    ids, batch = found
-    return Known(batch, min(_common(ids, prompt), len(prompt) - 1))
+    ids, batch = prefix
+    return CachedPrefix(batch, min(common_length(ids, prompt), len(prompt) - 1))
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many tokens two texts have in common at their beginning."""
-    return next(
-        (place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other),
-        min(len(first), len(second)),
-    )
+def common_length(first: Sequence[object], second: Sequence[object]) -> int:
+    """Return how many tokens, or characters, two texts have in common at their beginning."""
+    count = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count

@@ -1,6 +1,6 @@
 """What changes the scores of the next token: Hugging Face's logits processors, on whole batches, in its order.
 
-Each takes the tokens so far and scores of shape ``(rows, vocabulary)``, and changes the scores in place.
+A processor takes the tokens so far and scores of shape ``(rows, vocabulary)``, and changes the scores in place.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from sparktasks.runtime.generation.settings import Bias, Settings
 
 @dataclass(frozen=True)
 class Progress:
-    """Where each row stands: its tokens, how many of them are ``new``, and how many may be; ``first`` is a row's forced
-    first token, or -1.
+    """Where each row stands: its tokens, how many of them are ``new``, and how many there may be; ``forced_first`` is
+    the row's forced first token, or -1.
 
-    ``given`` are the tokens that the model was given to read: the encoder's, or where there is none, the prompt.
+    ``encoder_inputs`` are the tokens that the encoder read; without an encoder, the prompts.
     """
 
     history: History
     new: np.ndarray
     limits: np.ndarray
-    first: np.ndarray
-    given: Sequence[tuple[int, ...]]
+    forced_first: np.ndarray
+    encoder_inputs: Sequence[tuple[int, ...]]
 
     @property
-    def prompts(self) -> np.ndarray:
+    def prompt_lengths(self) -> np.ndarray:
         """The length of each row's prompt."""
         return np.asarray(self.history.lengths - self.new)
 
@@ -39,7 +39,7 @@ class Processor(ABC):
     """Changes the scores of rows' next tokens in place."""
 
     def rows(self, progress: Progress) -> np.ndarray:
-        """Return the places of the rows that it changes now: all, unless it says otherwise."""
+        """Return the rows whose scores it changes now: all, unless a processor says otherwise."""
         return np.arange(len(progress.new))
 
     @abstractmethod
@@ -54,17 +54,21 @@ class BiasSequences(Processor):
     biases: tuple[Bias, ...]
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
-        history, last = progress.history, dict.fromkeys(ids[-1] for ids, _ in self.biases)
-        places = {token: place for place, token in enumerate(last)}
-        total = np.zeros((len(scores), len(places)), scores.dtype)
+        history = progress.history
+        # Sums are collected first, one column per last token: several sequences may end with the same one.
+        last_tokens = list(dict.fromkeys(ids[-1] for ids, _ in self.biases))
+        column = {token: place for place, token in enumerate(last_tokens)}
+        total = np.zeros((len(scores), len(last_tokens)), scores.dtype)
         for ids, bias in self.biases:
-            rows = history.lengths >= (len(ids) if len(ids) > 1 else 0)
             before = np.array(ids[:-1], np.int64)
             if len(before) > history.width:
                 continue
-            rows = rows & (history.ids[:, history.width - len(before) :] == before).all(axis=1)
-            total[rows, places[ids[-1]]] += bias
-        scores[:, list(places)] += total
+            matches = (history.ids[:, history.width - len(before) :] == before).all(axis=1)
+            if len(before):
+                # Hugging Face asks for a text as long as the whole sequence, one more than would do.
+                matches &= history.lengths >= len(ids)
+            total[matches, column[ids[-1]]] += bias
+        scores[:, last_tokens] += total
 
 
 @dataclass(frozen=True)
@@ -76,21 +80,21 @@ class PenaliseRepetition(Processor):
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
         rows, columns = np.nonzero(progress.history.mask())
         ids = progress.history.ids[rows, columns]
-        found = scores[rows, ids]
-        scores[rows, ids] = np.where(found < 0, found * self.penalty, found / self.penalty)
+        before = scores[rows, ids]
+        scores[rows, ids] = np.where(before < 0, before * self.penalty, before / self.penalty)
 
 
 @dataclass(frozen=True)
-class FavourGiven(Processor):
-    """Makes tokens of what was given to read more likely, the inverse of `PenaliseRepetition`."""
+class FavourEncoderInput(Processor):
+    """Makes tokens of the encoder's input more likely, the inverse of `PenaliseRepetition`."""
 
     penalty: float
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
-        for row, given in enumerate(progress.given):
-            ids = np.array(given)
-            found = scores[row, ids]
-            scores[row, ids] = np.where(found < 0, found / self.penalty, found * self.penalty)
+        for row, encoder_input in enumerate(progress.encoder_inputs):
+            ids = np.array(encoder_input)
+            before = scores[row, ids]
+            scores[row, ids] = np.where(before < 0, before / self.penalty, before * self.penalty)
 
 
 @dataclass(frozen=True)
@@ -100,30 +104,35 @@ class ForbidRepeatedNGrams(Processor):
     size: int
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
-        history, size = progress.history, self.size
+        history = progress.history
+        size = self.size
         if history.width < size:
             return
         grams = np.lib.stride_tricks.sliding_window_view(history.ids, size, axis=1)
-        last = history.ids[:, history.width - size + 1 :]
-        same = (grams[..., :-1] == last[:, None]).all(axis=-1) & (np.arange(grams.shape[1]) >= history.starts[:, None])
-        rows, columns = np.nonzero(same)
+        last_tokens = history.ids[:, history.width - size + 1 :]
+        is_same = (grams[..., :-1] == last_tokens[:, None]).all(axis=-1)
+        # N-grams that begin before a row's first token are made of padding.
+        is_same &= np.arange(grams.shape[1]) >= history.starts[:, None]
+        rows, columns = np.nonzero(is_same)
         scores[rows, grams[rows, columns, -1]] = -np.inf
 
 
 @dataclass(frozen=True)
-class ForbidGivenNGrams(Processor):
-    """Forbids the token that would complete an n-gram of what was given to read."""
+class ForbidEncoderNGrams(Processor):
+    """Forbids the token that would complete an n-gram of the encoder's input."""
 
     size: int
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
-        size, history = self.size, progress.history
-        for row, given in enumerate(progress.given):
-            if len(given) < size or history.lengths[row] < size - 1:
+        history = progress.history
+        size = self.size
+        for row, encoder_input in enumerate(progress.encoder_inputs):
+            if len(encoder_input) < size or history.lengths[row] < size - 1:
                 continue
-            grams = np.lib.stride_tricks.sliding_window_view(np.array(given), size)
-            same = (grams[:, :-1] == np.array(history.row(row, size - 1), np.int64)).all(axis=1)
-            scores[row, grams[same, -1]] = -np.inf
+            grams = np.lib.stride_tricks.sliding_window_view(np.array(encoder_input), size)
+            last_tokens = np.array(history.row(row, size - 1), np.int64)
+            is_same = (grams[:, :-1] == last_tokens).all(axis=1)
+            scores[row, grams[is_same, -1]] = -np.inf
 
 
 @dataclass(frozen=True)
@@ -151,7 +160,7 @@ class ForbidEarlyEnd(Processor):
     settings: Settings
 
     def rows(self, progress: Progress) -> np.ndarray:
-        return np.flatnonzero(progress.new < self.settings.least(progress.prompts))
+        return np.flatnonzero(progress.new < self.settings.minimum(progress.prompt_lengths))
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
         scores[self.rows(progress)[:, None], list(self.ids)] = -np.inf
@@ -162,12 +171,12 @@ class ForceFirst(Processor):
     """Leaves one token to rows that are one token long: the language to translate into, for example."""
 
     def rows(self, progress: Progress) -> np.ndarray:
-        return np.flatnonzero((progress.history.lengths == 1) & (progress.first >= 0))
+        return np.flatnonzero((progress.history.lengths == 1) & (progress.forced_first >= 0))
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
         rows = self.rows(progress)
         scores[rows] = -np.inf
-        scores[rows, progress.first[rows]] = 0
+        scores[rows, progress.forced_first[rows]] = 0
 
 
 @dataclass(frozen=True)
@@ -197,13 +206,13 @@ class Suppress(Processor):
 
 @dataclass(frozen=True)
 class SuppressFirst(Processor):
-    """Forbids tokens right behind the prompt, or behind the first token where that one is forced."""
+    """Forbids tokens right after the prompt, or after the first token where that one is forced."""
 
     ids: tuple[int, ...]
 
     def rows(self, progress: Progress) -> np.ndarray:
-        forced = (progress.prompts == 1) & (progress.first >= 0)
-        return np.flatnonzero(progress.new == forced)
+        is_forced = (progress.prompt_lengths == 1) & (progress.forced_first >= 0)
+        return np.flatnonzero(progress.new == is_forced)
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
         scores[self.rows(progress)[:, None], list(self.ids)] = -np.inf
@@ -212,23 +221,22 @@ class SuppressFirst(Processor):
 def processors_of(settings: Settings) -> Sequence[Processor]:
     """Choose the processors that settings ask for, in Hugging Face's order."""
     ends = settings.eos_token_id
-    bad = tuple((ids, -np.inf) for ids in settings.bad_words_ids if not (len(ids) == 1 and ids[0] in ends))
-    early = ends and (settings.min_new_tokens > 0 or settings.min_length > 0)
-    chosen: list[tuple[object, Processor]] = [
+    # Hugging Face leaves the end tokens alone, even where they are listed among the bad words.
+    bad = tuple((ids, -np.inf) for ids in settings.bad_words_ids if len(ids) != 1 or ids[0] not in ends)
+    has_minimum = settings.min_new_tokens > 0 or settings.min_length > 0
+    decay_start, decay_factor = settings.exponential_decay_length_penalty or (0, 1.0)
+    choices: list[tuple[object, Processor]] = [
         (settings.sequence_bias, BiasSequences(settings.sequence_bias)),
-        (settings.encoder_repetition_penalty != 1.0, FavourGiven(settings.encoder_repetition_penalty)),
+        (settings.encoder_repetition_penalty != 1.0, FavourEncoderInput(settings.encoder_repetition_penalty)),
         (settings.repetition_penalty != 1.0, PenaliseRepetition(settings.repetition_penalty)),
         (settings.no_repeat_ngram_size, ForbidRepeatedNGrams(settings.no_repeat_ngram_size)),
-        (settings.encoder_no_repeat_ngram_size, ForbidGivenNGrams(settings.encoder_no_repeat_ngram_size)),
+        (settings.encoder_no_repeat_ngram_size, ForbidEncoderNGrams(settings.encoder_no_repeat_ngram_size)),
         (bad, BiasSequences(bad)),
-        (early, ForbidEarlyEnd(ends, settings)),
+        (ends and has_minimum, ForbidEarlyEnd(ends, settings)),
         (True, ForceFirst()),
         (settings.forced_eos_token_id, ForceEnd(settings.forced_eos_token_id)),
-        (
-            ends and settings.exponential_decay_length_penalty,
-            PressToEnd(ends, *(settings.exponential_decay_length_penalty or (0, 1.0))),
-        ),
+        (ends and settings.exponential_decay_length_penalty, PressToEnd(ends, decay_start, decay_factor)),
         (settings.suppress_tokens, Suppress(settings.suppress_tokens)),
         (settings.begin_suppress_tokens, SuppressFirst(settings.begin_suppress_tokens)),
     ]
-    return [processor for wanted, processor in chosen if wanted]
+    return [processor for is_asked_for, processor in choices if is_asked_for]

@@ -1,4 +1,4 @@
-"""Continuous batching: texts that are done make room for waiting ones, so that the decoder's runs stay full.
+"""Continuous batching: finished texts make room for waiting ones, so that the decoder's runs stay full.
 
 Where rows of unequal length cannot be decoded together, texts join only when they are as long as those that run.
 """
@@ -6,7 +6,7 @@ Where rows of unequal length cannot be decoded together, texts join only when th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,27 +14,28 @@ import numpy as np
 
 from sparktasks.errors import DataError, SparkTasksError
 from sparktasks.runtime.batching import token_batches
+from sparktasks.runtime.generation import groups
 from sparktasks.runtime.generation.batch import Batch, merged
 from sparktasks.runtime.generation.beams import BeamSearch
-from sparktasks.runtime.generation.decoder import Decoder, Known
+from sparktasks.runtime.generation.decoder import CachedPrefix, Decoder
+from sparktasks.runtime.generation.groups import Group, Part
 from sparktasks.runtime.generation.prefixes import Prefixes
-from sparktasks.runtime.generation.search import LENGTH, Generated, Request, Rules, Sampling, Search
+from sparktasks.runtime.generation.sampling import Sampling
+from sparktasks.runtime.generation.search import LENGTH, Generated, Request, Result, Rules, Search
+from sparktasks.runtime.generation.waiting import Text, Waiting
+from sparktasks.runtime.session import first_line
 
 log = logging.getLogger(__name__)
 
-Result = list[Generated] | Exception
 T = TypeVar("T")
 
-# What is done stays in a batch until no more than this share of it is at work: leaving it out costs a copy of the
-# cache.
+# Finished texts stay in a batch until no more than this share of its texts is still running: to leave them out costs
+# a copy of the cache.
 _SHRINK = 0.8
-
-# New rows take the places of those that are done where the batch is not much wider than its longest row then.
-_TIGHT = 0.75
 
 
 @dataclass(frozen=True)
-class Capacity:
+class BatchLimits:
     """How much runs at once: ``sequences`` rows, ``cache_tokens`` in the cache, ``run_tokens`` of prompts in one run.
 
     ``alone`` is one text at a time, and nothing shared between texts.
@@ -46,34 +47,53 @@ class Capacity:
     alone: bool = False
 
 
+Capacity = BatchLimits
+
+
 class Scheduler:
-    """Generates texts with a decoder, as many at once as there is room for."""
+    """Generates texts with a decoder, as many at once as there is room for.
+
+    ``positions`` is the number of tokens that the model can tell the places of; None if it has no limit.
+    """
 
     def __init__(
-        self, decoder: Decoder, rules: Rules, capacity: Capacity, pad_id: int = 0, positions: int | None = None
+        self,
+        decoder: Decoder,
+        rules: Rules,
+        limits: BatchLimits,
+        pad_id: int = 0,
+        positions: int | None = None,
     ) -> None:
-        self.decoder, self.rules, self.capacity = decoder, rules, capacity
-        self.pad_id, self.positions = pad_id, positions
+        self.decoder = decoder
+        self.rules = rules
+        self.limits = limits
+        self.pad_id = pad_id
+        self.positions = positions
         self.prefixes = Prefixes(decoder)
 
     def run(self, requests: Sequence[Request]) -> list[Result]:
-        """Generate all texts; what goes wrong with one of them is its result."""
-        if self.capacity.alone:
+        """Generate all texts; if one of them fails, the error is its result."""
+        if self.limits.alone:
             return [self.run_alone(request) for request in requests]
-        return _Run(self, requests, self._known(requests)).finish()
+        prefixes = self._read_prefixes(requests)
+        texts = []
+        for number, (request, prefix) in enumerate(zip(requests, prefixes, strict=True)):
+            texts.append(Text(number, request, prefix))
+        return _Run(self, texts).finish()
 
     def run_alone(self, request: Request) -> Result:
         """Generate a text by itself, with nothing that others left behind."""
-        return _Run(self, [request], [None], alone=True).finish()[0]
+        (result,) = _Run(self, [Text(0, request)], is_alone=True).finish()
+        return result
 
-    def _known(self, requests: Sequence[Request]) -> list[Known | None]:
-        """Return what need not be read of each prompt: nothing where what prompts share cannot be read."""
+    def _read_prefixes(self, requests: Sequence[Request]) -> list[CachedPrefix | None]:
+        """Return what need not be read of each prompt: nothing if the prefixes cannot be read."""
         try:
-            return self.prefixes.known([request.prompt for request in requests])
+            return self.prefixes.find([request.prompt for request in requests])
         except SparkTasksError:
             raise
         except Exception as error:  # onnxruntime raises a family of its own, without a common parent
-            log.warning("a beginning that texts share could not be read: %s", _first_line(error))
+            log.warning("a prefix that texts share could not be read: %s", first_line(error))
             return [None] * len(requests)
 
     def search(self, requests: Sequence[Request]) -> Search:
@@ -83,243 +103,194 @@ class Scheduler:
         return Sampling(requests, self.rules)
 
 
-@dataclass
-class _Group:
-    """Texts that are decoded together, by number; ``search.width`` rows of the batch belong to each."""
-
-    search: Search
-    batch: Batch
-    numbers: np.ndarray
-
-    def rows(self, places: np.ndarray) -> np.ndarray:
-        width = self.search.width
-        return (places[:, None] * width + np.arange(width)).ravel()
-
-
-_Part = tuple[_Group, np.ndarray]  # some places of a group
-
-
 class _Run:
-    """One call's texts: those that wait, those that are decoded now, those that are done."""
+    """One call's texts: those that wait, those that run, those that are finished."""
 
-    def __init__(
-        self, scheduler: Scheduler, requests: Sequence[Request], known: list[Known | None], alone: bool = False
-    ) -> None:
-        self._scheduler, self._decoder, self._capacity = scheduler, scheduler.decoder, scheduler.capacity
-        self._known, self._alone = known, alone
-        self._requests, self._width = requests, scheduler.rules.settings.num_beams
-        self._most = max(1, scheduler.capacity.sequences // self._width)
+    def __init__(self, scheduler: Scheduler, texts: Sequence[Text], is_alone: bool = False) -> None:
+        self._scheduler = scheduler
+        self._decoder = scheduler.decoder
+        self._slots = scheduler.decoder.slots
+        self._limits = scheduler.limits
+        self._is_alone = is_alone
+        self._texts = texts
+        self._mixes_lengths = self._decoder.layout.aligns
+        self._rows = scheduler.rules.settings.num_beams
+        self._most = max(1, self._limits.sequences // self._rows)  # texts at once
         self._results: dict[int, Result] = {}
-        self._waiting = self._ordered()
-        self._ready: list[tuple[_Group, int]] = []  # begun, and without a place yet
+        self._ready: list[Part] = []  # texts that have begun, and have no place in the running group yet
+        waiting = []
+        for text in texts:
+            self._settle(text)
+            if text.number not in self._results:
+                waiting.append(text)
+        self._waiting = Waiting(
+            waiting,
+            self._decoder.layout,
+            rows=self._rows,
+            cache_tokens=self._limits.cache_tokens,
+        )
+
+    def _settle(self, text: Text) -> None:
+        """Set the result of a text that needs no run, or that has no room for one."""
+        settings = self._scheduler.rules.settings
+        needed = text.cache_tokens * self._rows
+        room = self._limits.cache_tokens
+        if text.request.limit <= 0:
+            self._results[text.number] = [Generated([], LENGTH, 0.0)] * settings.num_return_sequences
+        elif needed > room:
+            self._results[text.number] = DataError(
+                f"it needs room for {needed} tokens in a cache of {room} (cacheTokens)"
+            )
 
     def finish(self) -> list[Result]:
-        group: _Group | None = None
-        while self._waiting or self._ready or group is not None:
-            group = self._refilled(group)
-            if group is not None and not self._step(group):
-                group = None
-        return [self._results[number] for number in range(len(self._requests))]
-
-    def _ordered(self) -> list[int]:
-        """Return what waits, that which begins first last; what can never run is done."""
-        waiting = []
-        for number, request in enumerate(self._requests):
-            needed = self._need(number) * self._width
-            if request.limit <= 0:
-                self._results[number] = [
-                    Generated([], LENGTH, 0.0)
-                ] * self._scheduler.rules.settings.num_return_sequences
-            elif needed > self._capacity.cache_tokens:
-                self._results[number] = DataError(
-                    f"it needs room for {needed} tokens in a cache of {self._capacity.cache_tokens} (cacheTokens)"
-                )
-            else:
-                waiting.append(number)
-        if self._decoder.layout.aligns or self._decoder.layout.encoder is not None:
-            return sorted(waiting, key=self._reads)
-        return sorted(
-            waiting, key=lambda number: -len(self._requests[number].prompt)
-        )  # a group grows until longer prompts can join
-
-    def _need(self, number: int) -> int:
-        request = self._requests[number]
-        return len(request.prompt) + len(request.source) + request.limit
-
-    def _reads(self, number: int) -> int:
-        """Return how many tokens must be read before a text begins."""
-        request, known = self._requests[number], self._known[number]
-        return len(request.source) + len(request.prompt) - (known.tokens if known else 0)
+        """Generate all texts; returns their results, in order."""
+        group: Group | None = None
+        while len(self._results) < len(self._texts):
+            group = self._refill(group)
+            if group is not None:
+                group = self._step(group)
+        return [self._results[text.number] for text in self._texts]
 
     # -- joining and leaving
 
-    def _refilled(self, group: _Group | None) -> _Group | None:
-        """Take waiting texts in where there is room, and drop the rows of those that are done, where that pays."""
+    def _refill(self, group: Group | None) -> Group | None:
+        """Take waiting texts in if there is room, and drop the rows of finished ones if that pays."""
         if group is None:
-            return self._joined(self._admitted([], self._fitting(None)))
+            return groups.merge(self._slots, self._admit([], self._waiting.fitting(None)))
         running = self._running(group)
-        fitting = self._fitting(group if len(running) else None)
-        rare = (
-            bool(fitting) and not self._decoder.layout.aligns and len(running) < self._most
-        )  # who does not join now waits for long
-        if len(running) == len(group.numbers) and not rare:
+        new = self._joining(group, running)
+        if not new and len(running) == len(group.texts):
             return group
-        few = len(running) <= _SHRINK * len(group.numbers) or self._has_outgrown(group)
-        if not (few or self._ready or fitting):
+        must_shrink = self._has_outgrown(group)
+        if new and not must_shrink and groups.can_replace(group, running, new, self._mixes_lengths):
+            groups.replace(self._slots, group, running, new)
             return group
-        new = self._admitted(group.numbers[running].tolist(), fitting)
-        if new and self._fits_in(group, running, new):
-            return self._replaced(group, running, new)
-        return self._joined([(group, running), *new]) if new or few else group
+        if new or must_shrink or len(running) <= _SHRINK * len(group.texts):
+            return groups.merge(self._slots, [(group, running), *new])
+        return group
 
-    def _running(self, group: _Group) -> np.ndarray:
-        """Return the places of a group's texts that are not done."""
-        return np.array([place for place, number in enumerate(group.numbers) if number not in self._results], np.int64)
+    def _running(self, group: Group) -> np.ndarray:
+        """Return the places of a group's texts that are not finished."""
+        results = self._results
+        return np.array([place for place, text in enumerate(group.texts) if text.number not in results], np.int64)
 
-    def _fitting(self, group: _Group | None) -> list[int]:
-        """Return who may join a group, or begin one, the last first: where rows cannot differ in length, those as long
-        as its rows."""
-        if self._decoder.layout.aligns or not self._waiting:
-            return self._waiting
-        length = len(self._requests[self._waiting[-1]].prompt) if group is None else group.batch.history.width - 1
-        return [number for number in self._waiting if len(self._requests[number].prompt) == length]
-
-    def _has_outgrown(self, group: _Group) -> bool:
-        """Tell whether a row, which must be done, has come to the end of the model's positions."""
+    def _has_outgrown(self, group: Group) -> bool:
+        """Return whether a row, which must be finished, has come to the end of the model's positions."""
         positions = self._scheduler.positions
         return positions is not None and int(group.batch.history.lengths.max()) >= positions
 
-    def _fits_in(self, group: _Group, running: np.ndarray, new: list[_Part]) -> bool:
-        """Tell whether new texts can take the places of those that are done, without a copy of the others' cache."""
-        free, history = len(group.numbers) - len(running), group.batch.history
-        lengths = [
-            int(part.batch.history.lengths[part.rows(places)].max())
-            for part, places in [(group, running), *new]
-            if len(places)
-        ]
-        least = _TIGHT * history.width if self._decoder.layout.aligns else history.width
-        fits = sum(len(places) for _, places in new) == free and least <= max(lengths) <= history.width
-        return fits and not group.batch.source and not self._has_outgrown(group) and group.batch.on_cpu
-
-    def _replaced(self, group: _Group, running: np.ndarray, new: list[_Part]) -> _Group:
-        order, count = np.arange(len(group.numbers)), len(group.numbers)
-        free = np.setdiff1d(order, running)
-        for part, places in new:
-            here, free = free[: len(places)], free[len(places) :]
-            group.batch.put(self._decoder.slots, group.rows(here), part.batch, part.rows(places))
-            group.search.join(part.search.take(places))
-            group.numbers[here] = part.numbers[places]
-            order[here] = count + np.arange(len(places))
-            count += len(places)
-        group.search = group.search.take(order)
-        return group
-
-    def _joined(self, parts: list[_Part]) -> _Group | None:
-        """Put texts into one new group; one that has no others stays as it is."""
-        parts = [(each, places) for each, places in parts if len(places)]
-        if not parts:
-            return None
-        if len(parts) == 1 and len(parts[0][1]) == len(parts[0][0].numbers):
-            return parts[0][0]
-        searches = [each.search.take(places) for each, places in parts]
-        for other in searches[1:]:
-            searches[0].join(other)
-        batch = merged(self._decoder.slots, [(each.batch, each.rows(places)) for each, places in parts])
-        return _Group(searches[0], batch, np.concatenate([each.numbers[places] for each, places in parts]))
-
-    def _admitted(self, running: list[int], fitting: list[int]) -> list[_Part]:
-        """Return as many texts that are begun as there is room for.
-
-        Where rows of any length can join, more are begun than have a place yet: prompts that are read together cost
-        less.
-        """
-        free = self._most - len(running)
-        if len(self._ready) < free:
-            ahead = self._decoder.layout.aligns and bool(running)
-            for group in self._begin(
-                running + [int(group.numbers[place]) for group, place in self._ready],
-                fitting,
-                self._most if ahead else free,
-            ):
-                self._ready += [(group, place) for place in self._running(group).tolist()]
-        taken, self._ready = self._ready[:free], self._ready[free:]
-        groups = {id(group): group for group, _ in taken}
-        return [
-            (group, np.array([place for other, place in taken if other is group], np.int64))
-            for group in groups.values()
-        ]
-
-    def _begin(self, begun: list[int], fitting: list[int], most: int) -> list[_Group]:
-        """Begin at most so many of the fitting texts, the last first, as far as the cache has room beside those that
-        are begun."""
-        widest = max(map(self._need, begun), default=0)
-        chosen: list[int] = []
-        for number in reversed(fitting):
-            count = len(begun) + len(chosen) + 1
-            widest = max(widest, self._need(number))
-            if len(chosen) == most or (count > 1 and count * self._width * widest > self._capacity.cache_tokens):
-                break
-            chosen.append(number)
-        if not chosen:
+    def _joining(self, group: Group, running: np.ndarray) -> list[Part]:
+        """Return the texts that join a group now."""
+        length = None
+        if len(running):
+            # The last token of a running row is not read yet: it stands where a text that joins has its first new one.
+            length = group.batch.history.width - 1
+        fitting = self._waiting.fitting(length)
+        if not fitting and not self._ready:
             return []
-        leaving = set(chosen)
-        self._waiting = [number for number in self._waiting if number not in leaving]
-        batches = token_batches([self._reads(number) for number in chosen], self._capacity.run_tokens)
-        groups = [self._begun(np.array(chosen)[places]) for places in batches]
-        return [group for group in groups if group is not None]
+        # Texts that must be as long as the running ones do not fit any more after the next step: they join at once.
+        # Others wait until a place is free.
+        if self._mixes_lengths and len(running) == len(group.texts):
+            return []
+        return self._admit([group.texts[place] for place in running], fitting)
 
-    def _begun(self, numbers: np.ndarray) -> _Group | None:
-        """Read the sources and prompts of some texts, and choose their first tokens; None where that failed."""
-        requests = [self._requests[number] for number in numbers]
-        read = self._tried(numbers.tolist(), lambda: self._read(requests, [self._known[number] for number in numbers]))
-        if read is None:
+    def _admit(self, running: Sequence[Text], fitting: Sequence[Text]) -> list[Part]:
+        """Return as many texts that have begun as there is room for beside the running ones."""
+        free = self._most - len(running)
+        ready: list[Text] = []
+        for group, places in self._ready:
+            ready += [group.texts[place] for place in places]
+        if len(ready) < free:
+            most = free
+            if self._mixes_lengths and running:
+                # Prompts that are read together cost less: more texts begin than have a place yet.
+                most = self._most
+            self._begin([*running, *ready], fitting, most)
+
+        taken: list[Part] = []
+        while free and self._ready:
+            group, places = self._ready.pop(0)
+            if len(places) > free:
+                self._ready.insert(0, (group, places[free:]))
+                places = places[:free]
+            taken.append((group, places))
+            free -= len(places)
+        return taken
+
+    def _begin(self, begun: Sequence[Text], fitting: Sequence[Text], most: int) -> None:
+        """Begin at most so many of the fitting texts."""
+        texts = self._waiting.take(fitting, begun, most)
+        if not texts:
+            return
+        for places in token_batches([text.unread_tokens for text in texts], self._limits.run_tokens):
+            group = self._start([texts[place] for place in places])
+            if group is None:
+                continue
+            running = self._running(group)
+            if len(running):
+                self._ready.append((group, running))
+
+    # -- running the decoder
+
+    def _start(self, texts: list[Text]) -> Group | None:
+        """Read the sources and prompts of some texts, and choose their first tokens; None if that failed."""
+        output = self._try(texts, lambda: self._read(texts))
+        if output is None:
             return None
-        logits, batch = read
-        if self._width > 1:
-            rows = np.repeat(np.arange(len(requests)), self._width)
-            logits, batch = logits[rows], merged(self._decoder.slots, [(batch, rows)])
-        group = _Group(self._scheduler.search(requests), batch, numbers)
+        logits, batch = output
+        if self._rows > 1:
+            rows = np.repeat(np.arange(len(texts)), self._rows)
+            logits = logits[rows]
+            batch = merged(self._slots, [(batch, rows)])
+        search = self._scheduler.search([text.request for text in texts])
+        group = Group(search, batch, texts)
         self._advance(group, logits)
         return group
 
-    def _read(self, requests: Sequence[Request], known: Sequence[Known | None]) -> tuple[np.ndarray, Batch]:
-        sources = [request.source for request in requests]
-        source = self._decoder.encode(sources, self._scheduler.pad_id) if sources[0] else []
-        return self._decoder.start([request.prompt for request in requests], source, known)
+    def _read(self, texts: Sequence[Text]) -> tuple[np.ndarray, Batch]:
+        """Return the logits after each prompt, and the batch to go on with."""
+        prompts = []
+        sources = []
+        prefixes = []
+        for text in texts:
+            prompts.append(text.request.prompt)
+            sources.append(text.request.source)
+            prefixes.append(text.prefix)
+        encoded = []
+        if sources[0]:  # all of them have one, or none
+            encoded = self._decoder.encode(sources, self._scheduler.pad_id)
+        return self._decoder.start(prompts, encoded, prefixes)
 
-    # -- going on
-
-    def _step(self, group: _Group) -> bool:
-        """Add a token to each text of a group; False where that failed, and the group is no more."""
-        numbers = group.numbers[self._running(group)].tolist()
-        logits = self._tried(numbers, lambda: self._decoder.step(group.batch))
+    def _step(self, group: Group) -> Group | None:
+        """Add a token to each text of a group; returns the group, None if that failed."""
+        logits = self._try(group.texts, lambda: self._decoder.step(group.batch))
         if logits is None:
-            return False
+            return None
         self._advance(group, logits)
-        return True
+        return group
 
-    def _tried(self, numbers: Iterable[int], run: Callable[[], T]) -> T | None:
-        """Run a part of the decoder for some texts; where that fails, generate each of them again by itself.
+    def _try(self, texts: Sequence[Text], run: Callable[[], T]) -> T | None:
+        """Run a part of the decoder for some texts; if that fails, generate each unfinished one again by itself.
 
-        So the error is that of the text at fault, and the others are what they would have been.
+        So the error becomes the result of the text at fault only, and the others are what they would have been.
         """
         try:
             return run()
         except SparkTasksError:
             raise
         except Exception as error:  # onnxruntime raises a family of its own, without a common parent
-            reason = _first_line(error)
-        for number in numbers:
-            if self._alone:
-                self._results[number] = DataError(f"the model could not be run on this text: {reason}")
+            reason = first_line(error)
+        for text in texts:
+            if text.number in self._results:
+                continue
+            if self._is_alone:
+                self._results[text.number] = DataError(f"the model could not be run on this text: {reason}")
             else:
-                self._results[number] = self._scheduler.run_alone(self._requests[number])
+                self._results[text.number] = self._scheduler.run_alone(text.request)
         return None
 
-    def _advance(self, group: _Group, logits: np.ndarray) -> None:
+    def _advance(self, group: Group, logits: np.ndarray) -> None:
+        """Choose the next token of each text, and keep the results of those that are finished now."""
         for place, result in group.search.advance(logits, group.batch):
-            self._results.setdefault(int(group.numbers[place]), result)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+            # The rows of a finished text go on until they are dropped; only its first result counts.
+            self._results.setdefault(group.texts[place].number, result)

@@ -1,4 +1,4 @@
-"""Choosing the next token: greedily or by sampling, one row a text."""
+"""What every search for the next token has: requests, rules, results, and the state of each text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sparktasks.ops.logits import log_parts, log_softmax
-from sparktasks.ops.sampling import draw, keep_epsilon, keep_eta, keep_min_p, keep_top_k, keep_top_p, keep_typical
+from sparktasks.ops.logits import log_parts
+from sparktasks.ops.sampling import keep_epsilon, keep_eta, keep_min_p, keep_top_k, keep_top_p, keep_typical
 from sparktasks.runtime.generation.batch import Batch, History
 from sparktasks.runtime.generation.processors import Processor, Progress
 from sparktasks.runtime.generation.settings import Settings
@@ -23,72 +23,82 @@ Stops = Callable[[list[int]], bool]
 
 @dataclass(frozen=True)
 class Request:
-    """A text to be: the decoder's prompt, the encoder's source where there is one, what seeds its sampling, a forced
-    first token."""
+    """A text to generate.
+
+    ``prompt`` is read by the decoder, ``source`` by the encoder if there is one; ``key`` seeds the sampling, and
+    ``limit`` is the most tokens that may be generated.
+    """
 
     prompt: tuple[int, ...]
     source: tuple[int, ...] = ()
     key: bytes = b""
-    first: int | None = None
+    forced_first: int | None = None
     limit: int = 0
 
     @property
-    def given(self) -> tuple[int, ...]:
-        """What the model was given to read: the source, or where there is no encoder, the prompt."""
+    def encoder_input(self) -> tuple[int, ...]:
+        """The tokens that the encoder reads; without an encoder, the prompt, as Hugging Face's processors have it."""
         return self.source or self.prompt
 
 
 @dataclass(frozen=True)
 class Generated:
-    """New tokens, the end token included; ``score`` is their mean log-probability; ``reason`` is why there are no
-    more."""
+    """New tokens, the end token included; ``score`` is their mean log-probability, ``reason`` why there are no more."""
 
     ids: list[int]
     reason: str
     score: float
 
 
+Result = list[Generated] | Exception
+
+
 @dataclass(frozen=True)
 class Rules:
-    """What a search obeys: settings, processors, and whether tokens end with a stop string."""
+    """What a search obeys: settings, processors, and stop strings.
+
+    ``stops`` says whether a text ends with one, by the text's last ``stop_tokens`` tokens.
+    """
 
     settings: Settings
     processors: Sequence[Processor]
     stops: Stops | None
     stop_tokens: int = 0
 
-    def acting(self, progress: Progress) -> list[Processor]:
-        """Return the processors that change something now."""
+    def active(self, progress: Progress) -> list[Processor]:
+        """Return the processors that change some row's scores now."""
         return [processor for processor in self.processors if len(processor.rows(progress))]
 
     def ends(self, tokens: np.ndarray) -> np.ndarray:
-        """Tell which tokens end a text."""
+        """Return which tokens end a text."""
         return np.isin(tokens, self.settings.eos_token_id)
 
     def stopped(self, history: History) -> np.ndarray:
-        """Tell which rows end with a stop string."""
-        if self.stops is None:
-            return np.zeros(len(history.lengths), bool)
-        lasts = np.minimum(history.lengths, self.stop_tokens)
-        return np.array([self.stops(history.row(row, int(last))) for row, last in enumerate(lasts)])
+        """Return which rows end with a stop string."""
+        stopped = np.zeros(len(history.lengths), bool)
+        if self.stops is not None:
+            counts = np.minimum(history.lengths, self.stop_tokens)
+            for row, count in enumerate(counts.tolist()):
+                stopped[row] = self.stops(history.row(row, count))
+        return stopped
 
 
 class Search(Protocol):
-    """The texts of a batch under way: ``width`` rows each."""
+    """The texts of a batch that are being generated: ``width`` rows each."""
 
     width: int
 
-    def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
+    def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, Result]]:
         """Choose each row's next token by logits ``(rows, vocabulary)``, float32, and append it to the batch's history.
 
-        Returns the texts that are done, by place.
+        Returns the texts that are finished, by place.
         """
 
     def take(self, places: np.ndarray) -> Self:
         """Return the search of some of the texts."""
 
     def join(self, other: Self) -> None:
-        """Add the texts of another search behind these."""
+        """Add the texts of another search after these."""
 
 
 class NotANumber(ValueError):
@@ -104,79 +114,70 @@ class NothingAllowed(ValueError):
     def __init__(self) -> None:
         super().__init__(
             "no token is left that all settings allow: jsonSchema or regex, badWords, suppressTokens, "
-            "noRepeatNgramSize and minNewTokens may "
-            "contradict each other"
+            "noRepeatNgramSize and minNewTokens may contradict each other"
         )
 
 
-class Sampling:
-    """One row a text: the best token, or one that is sampled with the row's own random numbers."""
+@dataclass
+class TextStates:
+    """What a search of any kind knows of its texts, one value per text.
 
-    width = 1
+    ``new`` counts the tokens that were generated, ``limits`` how many there may be; ``forced_first`` is -1 for a text
+    whose first token is free; ``random`` is empty for a search that does not sample.
+    """
 
-    def __init__(self, requests: Sequence[Request], rules: Rules) -> None:
-        self.rules = rules
-        self._new = np.zeros(len(requests), np.int64)
-        self._score = np.zeros(len(requests))
-        self._limits = np.array([request.limit for request in requests], np.int64)
-        self._first = np.array([-1 if request.first is None else request.first for request in requests], np.int64)
-        self._given = [request.given for request in requests]
-        self._random = [random_of(request) for request in requests] if rules.settings.do_sample else []
+    new: np.ndarray
+    limits: np.ndarray
+    forced_first: np.ndarray
+    encoder_inputs: list[tuple[int, ...]]
+    random: list[np.random.Generator]
 
-    def advance(self, logits: np.ndarray, batch: Batch) -> list[tuple[int, list[Generated] | Exception]]:
-        rules, history = self.rules, batch.history
-        logits, parts, broken = checked(logits)
-        progress = Progress(history, self._new, self._limits, self._first, self._given)
-        acting = rules.acting(progress)
-        scores = logits.copy() if acting or self._random else logits
-        for processor in acting:
-            processor(progress, scores)
-        stuck = np.isneginf(scores.max(axis=-1)) if acting else np.zeros(len(scores), bool)
-        if stuck.any():
-            scores[stuck] = 0
-        tokens = self._sampled(scores) if self._random else scores.argmax(axis=-1)
-        self._score += log_softmax(np.take_along_axis(logits, tokens[:, None], -1), parts)[:, 0]
-        self._new += 1
-        history.append(tokens)
-        return self._finished(tokens, history, broken, stuck)
-
-    def _sampled(self, scores: np.ndarray) -> np.ndarray:
-        filter_scores(scores, self.rules.settings, 1)
-        return draw(scores, np.array([random.random() for random in self._random]))
-
-    def _finished(
-        self, tokens: np.ndarray, history: History, broken: np.ndarray, stuck: np.ndarray
-    ) -> list[tuple[int, list[Generated] | Exception]]:
-        ended, full, stopped = self.rules.ends(tokens), self._new >= self._limits, self.rules.stopped(history)
-        forced = bool(self.rules.settings.forced_eos_token_id)
-        done: list[tuple[int, list[Generated] | Exception]] = []
-        for row in np.flatnonzero(ended | full | stopped | broken | stuck):
-            reason = EOS if ended[row] and not (full[row] and forced) else STOP if stopped[row] else LENGTH
-            count = int(self._new[row])
-            made = Generated(history.row(int(row), count), reason, float(self._score[row]) / count)
-            done.append((int(row), NotANumber() if broken[row] else NothingAllowed() if stuck[row] else [made]))
-        return done
-
-    def take(self, places: np.ndarray) -> Self:
-        found = type(self)([], self.rules)
-        found._new, found._score, found._limits, found._first = (
-            values[places] for values in (self._new, self._score, self._limits, self._first)
+    @classmethod
+    def of(cls, requests: Sequence[Request], do_sample: bool) -> TextStates:
+        """Return the states of texts that begin."""
+        states = cls(
+            new=np.zeros(len(requests), np.int64),
+            limits=np.zeros(len(requests), np.int64),
+            forced_first=np.full(len(requests), -1),
+            encoder_inputs=[],
+            random=[],
         )
-        found._given = [self._given[place] for place in places]
-        found._random = [self._random[place] for place in places] if self._random else []
-        return found
+        for place, request in enumerate(requests):
+            states.limits[place] = request.limit
+            if request.forced_first is not None:
+                states.forced_first[place] = request.forced_first
+            states.encoder_inputs.append(request.encoder_input)
+            if do_sample:
+                # A text's own random numbers depend on its key alone, not on the texts beside it.
+                key = int.from_bytes(request.key[:16], "little")
+                states.random.append(np.random.Generator(np.random.Philox(key=key)))
+        return states
 
-    def join(self, other: Self) -> None:
-        self._new, self._score = np.concatenate([self._new, other._new]), np.concatenate([self._score, other._score])
-        self._limits, self._first = (
-            np.concatenate([self._limits, other._limits]),
-            np.concatenate([self._first, other._first]),
+    def take(self, places: np.ndarray) -> TextStates:
+        """Return the states of some of the texts."""
+        random: list[np.random.Generator] = []
+        if self.random:
+            random = [self.random[place] for place in places]
+        return TextStates(
+            new=self.new[places],
+            limits=self.limits[places],
+            forced_first=self.forced_first[places],
+            encoder_inputs=[self.encoder_inputs[place] for place in places],
+            random=random,
         )
-        self._given += other._given
-        self._random += other._random
+
+    def join(self, other: TextStates) -> TextStates:
+        """Return the states of these texts, and of those of another search after them."""
+        return TextStates(
+            new=np.concatenate([self.new, other.new]),
+            limits=np.concatenate([self.limits, other.limits]),
+            forced_first=np.concatenate([self.forced_first, other.forced_first]),
+            encoder_inputs=self.encoder_inputs + other.encoder_inputs,
+            random=self.random + other.random,
+        )
 
 
-def checked(logits: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
+def check_logits(logits: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
     """Return logits, their `log_parts`, and which rows are broken: those whose highest is no finite number.
 
     Broken rows become zeros, so that nothing computes with them.
@@ -190,13 +191,8 @@ def checked(logits: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarra
     return logits, parts, broken
 
 
-def random_of(request: Request) -> np.random.Generator:
-    """Return a row's own random numbers: they depend on its key alone, not on who runs beside it."""
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(request.key[:16], "little")))
-
-
 def filter_scores(scores: np.ndarray, settings: Settings, keep: int) -> None:
-    """Leave the tokens that may be sampled, in place; at least ``keep`` a row."""
+    """Drop the tokens that must not be sampled, in place; at least ``keep`` per row stay."""
     if settings.temperature != 1.0:
         scores /= settings.temperature
     if settings.top_k:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ Bias = tuple[tuple[int, ...], float]
 
 @dataclass(frozen=True)
 class Settings:
-    """How texts are generated. Lengths count tokens; ``max_length`` and ``min_length`` those of the decoder's prompt
+    """How texts are generated. Lengths count tokens; ``max_length`` and ``min_length`` count the decoder's prompt
     too."""
 
     max_new_tokens: int | None = None
@@ -56,12 +56,12 @@ class Settings:
             return self.max_new_tokens
         return max(0, (self.max_length or 0) - prompt_tokens)
 
-    def least(self, prompt_tokens: np.ndarray) -> np.ndarray:
+    def minimum(self, prompt_tokens: np.ndarray) -> np.ndarray:
         """Return how many tokens must come before an end token, for prompts of these lengths."""
         return np.asarray(np.maximum(self.min_new_tokens, self.min_length - prompt_tokens))
 
 
-# What Hugging Face's files may say, and this engine does not do.
+# Settings that Hugging Face's files may have and this engine does not support, with the values that switch them off.
 UNSUPPORTED = {
     "num_beam_groups": (1, None),
     "penalty_alpha": (0, None),
@@ -72,34 +72,58 @@ UNSUPPORTED = {
     "dola_layers": (None,),
 }
 
-_LISTS = ("suppress_tokens", "begin_suppress_tokens", "bos_token_id", "eos_token_id", "forced_eos_token_id")
+# Seed and grammar are ours: Hugging Face's files have no such keys, and must not set them by accident.
 _GENERATION_KEYS = frozenset(field.name for field in fields(Settings)) - {"seed", "grammar"}
 
 
 def read_settings(*sources: Mapping[str, Any]) -> Settings:
-    """Read settings from JSON-like mappings; what a later one says goes first. Unknown keys are left alone, nulls say
-    nothing."""
-    found: dict[str, Any] = {}
+    """Read settings from JSON-like mappings; later ones override earlier ones. Unknown keys and nulls are ignored."""
+    values: dict[str, Any] = {}
     for source in sources:
-        found.update({key: value for key, value in source.items() if key in _GENERATION_KEYS and value is not None})
-    return replace(Settings(), **{key: _frozen(key, value) for key, value in found.items()})
+        for key, value in source.items():
+            if key in _GENERATION_KEYS and value is not None:
+                values[key] = value
+    for key, freeze in _FREEZE.items():
+        if key in values:
+            values[key] = freeze(values[key])
+    return replace(Settings(), **values)
 
 
 def unsupported(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries that ask for something this engine does not do."""
+    """Return the entries that ask for something this engine does not support."""
     return {key: source[key] for key, idle in UNSUPPORTED.items() if source.get(key) not in idle}
 
 
-def _frozen(key: str, value: Any) -> Any:
-    if key in _LISTS:
-        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if key == "bad_words_ids":
-        return tuple(tuple(word) for word in value)
-    if key == "sequence_bias":
-        pairs = value.items() if isinstance(value, Mapping) else value
-        return tuple((tuple(ids), float(bias)) for ids, bias in pairs)
-    if key == "exponential_decay_length_penalty":
-        return int(value[0]), float(value[1])
-    if key == "stop_strings":
-        return (value,) if isinstance(value, str) else tuple(value)
-    return value
+def _tuple(value: Any) -> tuple[Any, ...]:
+    """Freeze a list; a single value is a list of one."""
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    return (value,)
+
+
+def _bad_words(value: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(ids) for ids in value)
+
+
+def _sequence_bias(value: Any) -> tuple[Bias, ...]:
+    if isinstance(value, Mapping):
+        value = value.items()
+    return tuple((tuple(ids), float(bias)) for ids, bias in value)
+
+
+def _decay(value: Any) -> tuple[int, float]:
+    return int(value[0]), float(value[1])
+
+
+# JSON has lists where settings must be hashable: they are part of the key of a process's generators.
+_FREEZE: dict[str, Callable[[Any], Any]] = {
+    "suppress_tokens": _tuple,
+    "begin_suppress_tokens": _tuple,
+    "bos_token_id": _tuple,
+    "eos_token_id": _tuple,
+    "forced_eos_token_id": _tuple,
+    "stop_strings": _tuple,
+    "bad_words_ids": _bad_words,
+    "sequence_bias": _sequence_bias,
+    "exponential_decay_length_penalty": _decay,
+}

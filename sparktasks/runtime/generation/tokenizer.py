@@ -1,4 +1,4 @@
-"""The tokenizer that a generator reads and writes with: tokenizer.json's, else SentencePiece files'."""
+"""The tokenizer that a generator reads and writes with: tokenizer.json's, else that of SentencePiece files."""
 
 from __future__ import annotations
 
@@ -22,58 +22,78 @@ class GenerationTokenizer(Protocol):
 
     @property
     def max_length(self) -> int | None:
-        """The most tokens of a text."""
+        """The maximum number of tokens of a text."""
 
-    def encode(self, texts: Sequence[str], *, offsets: bool = False, special: bool = True) -> Sequence[Any]:
-        """Turn texts into objects with ``ids``, and ``overflowing`` where some were cut off."""
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        offsets: bool = False,
+        special: bool = True,
+    ) -> Sequence[Any]:
+        """Turn texts into objects with ``ids``, and ``overflowing`` if some were cut off."""
 
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
         """Join tokens to a text; special ones are left out unless ``special``."""
 
     def token_id(self, token: str) -> int | None:
-        """Return the id of a token; None where the vocabulary lacks it."""
+        """Return the id of a token; None if the vocabulary lacks it."""
 
 
-_pieces: ProcessCache[SentencePieceTokenizer] = ProcessCache(limit=8)
+_sentence_pieces: ProcessCache[SentencePieceTokenizer] = ProcessCache(limit=8)
 
 
-def open_generation_tokenizer(bundle: Bundle, max_length: int | None, side: str | None) -> GenerationTokenizer:
+def open_generation_tokenizer(
+    bundle: Bundle,
+    max_length: int | None,
+    side: str | None,
+) -> GenerationTokenizer:
     """Return this process's tokenizer for a bundle, loading it at first use; texts longer than ``max_length`` lose
     tokens at ``side``."""
-    if has_pieces(bundle):
-        return _pieces.get((bundle.hash, max_length, side), lambda: SentencePieceTokenizer(bundle, max_length, side))
-    return open_tokenizer(bundle, Lengths(max_length, side=side))
+    if not has_pieces(bundle):
+        return open_tokenizer(bundle, Lengths(max_length, side=side))
+    key = (bundle.hash, max_length, side)
+    return _sentence_pieces.get(key, lambda: SentencePieceTokenizer(bundle, max_length, side))
 
 
 def end_token_id(bundle: Bundle, tokenizer: GenerationTokenizer) -> int | None:
     """Return the token that ends a text for the model to read: the tokenizer's own, else config.json's, else None.
 
-    Settings of generation have no say in it: they tell which tokens end what is generated.
+    Generation settings have no say in it: they name the tokens that end what is generated.
     """
     name = read_tokenizer_files(bundle).token("eos_token")
-    known = None if name is None else tokenizer.token_id(name)
+    token = None
+    if name is not None:
+        token = tokenizer.token_id(name)
+    if token is not None:
+        return token
     configured = bundle.config.get("eos_token_id")
-    ids = configured if isinstance(configured, list) else [configured]
-    return known if known is not None else next(iter(ids), None)
+    if isinstance(configured, list):
+        return next(iter(configured), None)
+    return configured
 
 
 def largest_ordinary_id(bundle: Bundle) -> int | None:
-    """Return the largest id of the vocabulary without added tokens; None where no file tells."""
+    """Return the largest id of the vocabulary without added tokens; None if no file says."""
     if has_pieces(bundle):
-        vocabulary = bundle.read_json("target_vocab.json") or bundle.read_json("vocab.json") or {}
-        added = bundle.tokenizer_config.get("added_tokens_decoder") or {}
-        return max((index for index in vocabulary.values() if str(index) not in added), default=None)
-    content = bundle.read_json("tokenizer.json") or {}
-    added = {token["id"] for token in content.get("added_tokens") or ()}
-    return max((index for index in vocabulary_ids(content).values() if index not in added), default=None)
+        ids = bundle.read_object("target_vocab.json") or bundle.read_object("vocab.json")
+        added = set(bundle.tokenizer_config.get("added_tokens_decoder") or {})
+    else:
+        content = bundle.read_object("tokenizer.json")
+        ids = vocabulary_ids(content)
+        added = {str(token["id"]) for token in content.get("added_tokens") or ()}
+    ordinary = [index for index in ids.values() if str(index) not in added]
+    return max(ordinary, default=None)
 
 
 def has_pieces(bundle: Bundle) -> bool:
-    """Tell whether a bundle's tokenizer is made of SentencePiece files."""
-    return not bundle.tokenizer_path.is_file() and any((bundle.folder / name).is_file() for name in SOURCES)
+    """Return whether a bundle's tokenizer is made of SentencePiece files."""
+    if bundle.tokenizer_path.is_file():
+        return False
+    return any((bundle.folder / name).is_file() for name in SOURCES)
 
 
 def check_generation_tokenizer(bundle: Bundle) -> None:
-    """Raise `BundleError` where a bundle's tokenizer is missing, or does not fit its graph."""
+    """Raise `BundleError` if a bundle's tokenizer is missing, or does not fit its graph."""
     if not has_pieces(bundle):
         check_tokenizer(bundle)

@@ -1,12 +1,13 @@
-"""Words that a text must not have, or should have: rules on the text itself, however its tokens spell it.
+"""Words that a text must not contain, or should contain: rules on the text itself, however its tokens spell it.
 
-A token completes a word where the text so far, and the token behind it, hold the word, and the word ends in the token.
-Words have borders: "scan" and "Canada" do not hold the words "can" and "Can".
+A token completes a word if the text so far, with the token behind it, contains the word, and the word ends in the
+token. Words have borders: "scan" and "Canada" do not contain the words "can" and "Can".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,25 @@ from sparktasks.runtime.generation.token_bytes import TokenBytes
 
 _LONGEST_CHARACTER = 4  # bytes in UTF-8
 
-# Scripts that are written without spaces between words: Thai, Lao, Myanmar, Khmer, Kana, Han.
+# Characters of scripts that are written without spaces between words.
 _WITHOUT_SPACES = (
-    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F), (0x1780, 0x17FF), (0x19E0, 0x19FF)),
-    *((0x3040, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9F)),
-    *((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x3029), (0x3038, 0x303B), (0x3400, 0x4DBF), (0x4E00, 0x9FFF)),
-    *((0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0xA9E0, 0xA9FF),
+    (0xAA60, 0xAA7F),
+    (0x1780, 0x17FF),  # Khmer
+    (0x19E0, 0x19FF),
+    (0x3040, 0x30FF),  # Kana
+    (0x31F0, 0x31FF),
+    (0xFF66, 0xFF9F),
+    (0x2E80, 0x2FDF),  # Han
+    (0x3005, 0x3007),
+    (0x3021, 0x3029),
+    (0x3038, 0x303B),
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
 )
 
 
@@ -34,7 +48,9 @@ class Words:
 
     def values(self) -> list[tuple[str, float]]:
         """Return what is added to the score of a token that completes each word."""
-        return [*self.bias, *((word, -np.inf) for word in self.bad)]
+        values = list(self.bias)
+        values += [(word, -np.inf) for word in self.bad]
+        return values
 
 
 NO_WORDS = Words()
@@ -47,35 +63,43 @@ class BiasWords(Processor):
     """
 
     def __init__(self, words: Words, tokens: TokenBytes, reads_prompt: bool) -> None:
-        self._words, self._tokens, self._reads_prompt = words.values(), tokens, reads_prompt
-        self._longest = max(len(word.encode()) for word, _ in self._words)
-        self._completions: _Completions | None = None
+        self._words = words.values()
+        self._tokens = tokens
+        self._reads_prompt = reads_prompt
+        # The most bytes that a word can have before its last token, and a character before them for its border.
+        self._reach = max(len(word.encode()) for word, _ in self._words) - 1 + _LONGEST_CHARACTER
+        self._completions: _Completions | None = None  # found at first use: scores tell how wide they are
 
     def __call__(self, progress: Progress, scores: np.ndarray) -> None:
         if self._completions is None:
-            self._completions = _completions(self._words, self._tokens, scores.shape[1])
+            self._completions = _find_completions(self._words, self._tokens, scores.shape[1])
         completions = self._completions
         ends = [self._end(progress, row) for row in range(len(scores))]
+        at_border = [row for row, end in enumerate(ends) if _is_border(end)]
         completions.anywhere.add(scores, np.arange(len(scores)))
-        completions.behind_border.add(scores, np.array([row for row, end in enumerate(ends) if _is_border(end)], int))
+        completions.behind_border.add(scores, np.array(at_border, int))
         for row, end in enumerate(ends):
-            for begun in completions.of_begun_words(end):
-                scores[row, begun.ids] += begun.values
+            for additions in completions.of_begun_words(end):
+                scores[row, additions.ids] += additions.values
 
     def _end(self, progress: Progress, row: int) -> bytes:
-        """Return the last bytes of a row's text: those of the longest word's beginning, and a character before it.
+        """Return the last bytes of a row's text, as far as they may be the beginning of a word.
 
         Special tokens are left out of the new text, but nothing is joined across those of the prompt.
         """
-        count, history, tokens = self._longest - 1 + _LONGEST_CHARACTER, progress.history, self._tokens
+        history = progress.history
+        tokens = self._tokens
+        count = self._reach
         new = int(progress.new[row])
         end = tokens.last(history.row(row, min(new, count)), count)
-        if len(end) < count < new:  # there are special tokens among the last ones
+        if len(end) < count < new:
+            # A token is one byte at least, unless it is special: there are such ones among the last.
             end = tokens.last(history.row(row, new), count)
         if len(end) >= count or not self._reads_prompt:
             return end
         last = history.row(row, min(int(history.lengths[row]), new + count))
-        return tokens.last(last[: len(last) - new], count - len(end), after_special=True) + end
+        prompt = last[: len(last) - new]
+        return tokens.last(prompt, count - len(end), after_special=True) + end
 
 
 @dataclass(frozen=True)
@@ -93,7 +117,8 @@ class _Additions:
 
 @dataclass(frozen=True)
 class _Completions:
-    """The tokens that complete words: by themselves, or behind the beginning of one.
+    """The tokens that complete words: by themselves (anywhere, or behind a border only), or behind the beginning of a
+    word.
 
     ``begun`` has the latter by that beginning: those of words that need a border before them, and those of others.
     """
@@ -106,10 +131,10 @@ class _Completions:
     def of_begun_words(self, end: bytes) -> Iterator[_Additions]:
         """Yield what counts behind a text, for every beginning of a word that the text ends with."""
         for length in range(1, min(self.longest, len(end)) + 1):
-            found = self.begun.get(end[-length:])
-            if found is None:
+            additions = self.begun.get(end[-length:])
+            if additions is None:
                 continue
-            bordered, unbordered = found
+            bordered, unbordered = additions
             yield unbordered
             if _is_border(end[:-length]):
                 yield bordered
@@ -119,63 +144,105 @@ class _Sums:
     """Additions while they are collected."""
 
     def __init__(self) -> None:
-        self._sums: dict[int, float] = {}
+        self._sums: dict[int, float] = defaultdict(float)
 
-    def add(self, tokens: set[int], value: float) -> None:
+    def add(self, tokens: Iterable[int], value: float) -> None:
+        """Add to the scores of tokens."""
         for token in tokens:
-            self._sums[token] = self._sums.get(token, 0.0) + value
+            self._sums[token] += value
 
     def total(self) -> _Additions:
-        return _Additions(np.array(list(self._sums), np.int64), np.array(list(self._sums.values()), np.float32))
+        """Return what was collected."""
+        ids = np.array(list(self._sums), np.int64)
+        return _Additions(ids, np.array(list(self._sums.values()), np.float32))
 
 
-def _completions(words: Sequence[tuple[str, float]], tokens: TokenBytes, width: int) -> _Completions:
+def _find_completions(
+    words: Sequence[tuple[str, float]],
+    tokens: TokenBytes,
+    width: int,
+) -> _Completions:
     """Find, for each word and each beginning of it, the tokens that complete it; ids are below ``width``."""
     anywhere, behind_border = _Sums(), _Sums()
-    begun: dict[bytes, tuple[_Sums, _Sums]] = {}
-    for word, value in words:
-        spelled, needs_border = word.encode(), _is_word_character(word[0])
-        inside, starting = _holding(tokens, word, width)
-        if needs_border:
-            anywhere.add(inside, value)
-            behind_border.add(starting - inside, value)
+    begun: dict[bytes, tuple[_Sums, _Sums]] = defaultdict(lambda: (_Sums(), _Sums()))
+    for text, value in words:
+        word = _Word.of(text)
+        inside, starting = _containing(tokens, word, width)
+        anywhere.add(inside, value)
+        starting -= inside  # a token that has the word twice counts once
+        if word.begins_bordered:
+            behind_border.add(starting, value)
         else:
-            anywhere.add(inside | starting, value)
-        for place in range(1, len(spelled)):
-            completing = _starting_with(tokens, spelled[place:], _is_word_character(word[-1]), width)
-            if completing:
-                bordered, unbordered = begun.setdefault(spelled[:place], (_Sums(), _Sums()))
-                (bordered if needs_border else unbordered).add(completing, value)
-    totals = {start: (bordered.total(), unbordered.total()) for start, (bordered, unbordered) in begun.items()}
-    return _Completions(anywhere.total(), behind_border.total(), totals, max(map(len, totals), default=0))
+            anywhere.add(starting, value)
+        for place in range(1, len(word.spelled)):
+            completing = list(_starting_with(tokens, word, word.spelled[place:], width))
+            if not completing:
+                continue
+            bordered, unbordered = begun[word.spelled[:place]]
+            if word.begins_bordered:
+                bordered.add(completing, value)
+            else:
+                unbordered.add(completing, value)
+
+    totals: dict[bytes, tuple[_Additions, _Additions]] = {}
+    for start, (bordered, unbordered) in begun.items():
+        totals[start] = bordered.total(), unbordered.total()
+    return _Completions(
+        anywhere.total(),
+        behind_border.total(),
+        totals,
+        longest=max(map(len, totals), default=0),
+    )
 
 
-def _holding(tokens: TokenBytes, word: str, width: int) -> tuple[set[int], set[int]]:
-    """Return the tokens that hold a whole word: behind something else, and at their start."""
-    spelled, ends_bordered = word.encode(), _is_word_character(word[-1])
-    inside, starting = set(), set()
-    for token, place in tokens.containing(spelled):
+@dataclass(frozen=True)
+class _Word:
+    """A word's bytes, and whether it needs a border before it and behind it: a word of letters does."""
+
+    spelled: bytes
+    begins_bordered: bool
+    ends_bordered: bool
+
+    @classmethod
+    def of(cls, text: str) -> _Word:
+        """Return the word that a text is."""
+        return cls(text.encode(), _is_word_character(text[0]), _is_word_character(text[-1]))
+
+    def can_end_before(self, rest: bytes) -> bool:
+        """Return whether the word can end where a token goes on with these bytes."""
+        return not (self.ends_bordered and _continues_word(rest))
+
+
+def _containing(tokens: TokenBytes, word: _Word, width: int) -> tuple[set[int], set[int]]:
+    """Return the tokens that contain a whole word: behind something else, and at their beginning."""
+    inside: set[int] = set()
+    starting: set[int] = set()
+    for token, place in tokens.containing(word.spelled):
         piece = tokens.pieces[token]
-        if token >= width or (ends_bordered and _continues_word(piece[place + len(spelled) :])):
+        if token >= width or not word.can_end_before(piece[place + len(word.spelled) :]):
             continue
         if place == 0:
             starting.add(token)
-        elif not _is_word_character(word[0]) or _is_border(piece[:place]):
+        elif not word.begins_bordered or _is_border(piece[:place]):
             inside.add(token)
     return inside, starting
 
 
-def _starting_with(tokens: TokenBytes, rest: bytes, ends_bordered: bool, width: int) -> set[int]:
-    """Return the tokens that begin with the rest of a word, and do not go on with it."""
-    found = set()
+def _starting_with(
+    tokens: TokenBytes,
+    word: _Word,
+    rest: bytes,
+    width: int,
+) -> Iterator[int]:
+    """Yield the tokens that begin with the rest of a word, and end it."""
     for token in tokens.starting_with(rest):
-        if token < width and not (ends_bordered and _continues_word(tokens.pieces[token][len(rest) :])):
-            found.add(token)
-    return found
+        if token < width and word.can_end_before(tokens.pieces[token][len(rest) :]):
+            yield token
 
 
 def _is_word_character(character: str) -> bool:
-    """Tell whether a character continues words: letters and digits of scripts with spaces between words, and ``_``."""
+    """Return whether a character continues words: letters and digits of scripts with spaces between words, and
+    ``_``."""
     point = ord(character)
     if any(first <= point <= last for first, last in _WITHOUT_SPACES):
         return False
@@ -183,10 +250,16 @@ def _is_word_character(character: str) -> bool:
 
 
 def _is_border(before: bytes) -> bool:
-    """Tell whether a word can begin behind a text, of which these are the last bytes."""
-    return not before or not _is_word_character(before[-_LONGEST_CHARACTER:].decode(errors="replace")[-1])
+    """Return whether a word can begin behind a text, of which these are the last bytes."""
+    if not before:
+        return True
+    last_character = before[-_LONGEST_CHARACTER:].decode(errors="replace")[-1]
+    return not _is_word_character(last_character)
 
 
 def _continues_word(behind: bytes) -> bool:
-    """Tell whether a text begins with a character that continues a word."""
-    return bool(behind) and _is_word_character(behind[:_LONGEST_CHARACTER].decode(errors="replace")[0])
+    """Return whether a text begins with a character that continues a word."""
+    if not behind:
+        return False
+    first_character = behind[:_LONGEST_CHARACTER].decode(errors="replace")[0]
+    return _is_word_character(first_character)

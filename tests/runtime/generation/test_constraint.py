@@ -11,7 +11,7 @@ import pytest
 
 from sparktasks import DocumentAssembler, LocalPipeline, TextGenerator
 from sparktasks.errors import ParamError
-from sparktasks.spark.json_types import spark_type
+from sparktasks.spark.json_types import json_type
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -104,4 +104,4 @@ def test_grammars_that_are_none_are_refused_before_a_job(params: dict[str, Any],
     ],
 )
 def test_schemas_are_spark_types(schema: dict[str, Any], wanted: str) -> None:
-    assert spark_type(schema).simpleString() == wanted
+    assert json_type(schema).simpleString() == wanted

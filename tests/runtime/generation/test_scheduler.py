@@ -13,11 +13,11 @@ from sparktasks.errors import DeliveryError
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.generation.decoder import Decoder
 from sparktasks.runtime.generation.processors import processors_of
-from sparktasks.runtime.generation.scheduler import Capacity, Result, Scheduler
+from sparktasks.runtime.generation.scheduler import BatchLimits, Result, Scheduler
 from sparktasks.runtime.generation.search import NotANumber, Request, Rules
 from sparktasks.runtime.generation.settings import Settings
 
-ROOMY = Capacity(32, 1 << 16, 512)
+ROOMY = BatchLimits(32, 1 << 16, 512)
 SETTINGS = {
     "greedy": Settings(eos_token_id=(0,)),
     "beams": Settings(num_beams=3, num_return_sequences=2, eos_token_id=(0,)),
@@ -42,8 +42,8 @@ def requests(model: str, count: int = 24) -> list[Request]:
     return [Request(row, (), key, limit=int(draw.integers(1, 30))) for row, key in zip(rows, keys, strict=True)]
 
 
-def scheduler(decoder: Any, settings: Settings, capacity: Capacity = ROOMY, positions: int | None = 256) -> Scheduler:
-    return Scheduler(decoder, Rules(settings, processors_of(settings), None), capacity, positions=positions)
+def scheduler(decoder: Any, settings: Settings, limits: BatchLimits = ROOMY, positions: int | None = 256) -> Scheduler:
+    return Scheduler(decoder, Rules(settings, processors_of(settings), None), limits, positions=positions)
 
 
 def ids(results: Sequence[Result]) -> list[list[tuple[list[int], str]]]:
@@ -54,10 +54,10 @@ def ids(results: Sequence[Result]) -> list[list[tuple[list[int], str]]]:
 @pytest.mark.parametrize("model", ["gpt2-text", "t5-text2text"])
 def test_texts_are_the_same_alone_and_together(model: str, kind: str, decoders: dict[str, Decoder]) -> None:
     wanted = requests(model)
-    alone = ids(scheduler(decoders[model], SETTINGS[kind], Capacity(1, 1 << 16, 512, alone=True)).run(wanted))
+    alone = ids(scheduler(decoders[model], SETTINGS[kind], BatchLimits(1, 1 << 16, 512, alone=True)).run(wanted))
     assert len({tuple(text[0][0]) for text in alone}) > 15
-    for capacity in (ROOMY, Capacity(6, 1 << 16, 512), Capacity(8, 400, 32)):
-        assert ids(scheduler(decoders[model], SETTINGS[kind], capacity).run(wanted)) == alone
+    for limits in (ROOMY, BatchLimits(6, 1 << 16, 512), BatchLimits(8, 400, 32)):
+        assert ids(scheduler(decoders[model], SETTINGS[kind], limits).run(wanted)) == alone
     backwards = scheduler(decoders[model], SETTINGS[kind]).run(wanted[::-1])
     assert ids(backwards[::-1]) == alone
 
@@ -84,7 +84,7 @@ def test_no_tokens_asked_for_are_no_tokens(decoders: dict[str, Decoder]) -> None
 
 def test_a_text_that_needs_more_room_than_there_is_fails_alone(decoders: dict[str, Decoder]) -> None:
     wanted = [Request((5,) * 10, limit=5), Request((5,) * 100, limit=5)]
-    found = scheduler(decoders["gpt2-text"], SETTINGS["greedy"], Capacity(8, 50, 512)).run(wanted)
+    found = scheduler(decoders["gpt2-text"], SETTINGS["greedy"], BatchLimits(8, 50, 512)).run(wanted)
     assert "needs room for 105 tokens in a cache of 50 (cacheTokens)" in str(found[1])
     assert not isinstance(found[0], Exception)
 
@@ -94,7 +94,9 @@ def test_rows_that_are_done_never_leave_the_models_positions(decoders: dict[str,
     more."""
     full = Request(tuple(range(5, 255)), limit=6)
     others = [Request((7 + number,), limit=40) for number in range(9)]
-    found = scheduler(decoders["gpt2-text"], Settings(), Capacity(10, 1 << 16, 512), positions=256).run([full, *others])
+    found = scheduler(decoders["gpt2-text"], Settings(), BatchLimits(10, 1 << 16, 512), positions=256).run(
+        [full, *others]
+    )
     assert [len(result[0].ids) for result in found if not isinstance(result, Exception)] == [6] + [40] * 9
 
 
@@ -107,10 +109,10 @@ class Reading:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
 
-    def start(self, prompts: Sequence[Sequence[int]], source: Any, known: Sequence[Any] = ()) -> Any:
-        skipped = [each.tokens if each else 0 for each in known] or [0] * len(prompts)
-        self.read += sum(len(prompt) for prompt in prompts) - sum(skipped)
-        return self._decoder.start(prompts, source, known)
+    def start(self, prompts: Sequence[Sequence[int]], source: Any, prefixes: Sequence[Any] = ()) -> Any:
+        self.read += sum(len(prompt) for prompt in prompts)
+        self.read -= sum(prefix.tokens for prefix in prefixes if prefix)
+        return self._decoder.start(prompts, source, prefixes)
 
 
 def test_a_shared_beginning_is_read_once_and_changes_nothing(decoders: dict[str, Decoder]) -> None:
@@ -118,7 +120,9 @@ def test_a_shared_beginning_is_read_once_and_changes_nothing(decoders: dict[str,
     wanted = [replace(request, prompt=head + request.prompt) for request in requests("gpt2-text")]
     counting = Reading(decoders["gpt2-text"])
     shared = scheduler(counting, SETTINGS["greedy"])
-    alone = ids(scheduler(decoders["gpt2-text"], SETTINGS["greedy"], Capacity(1, 1 << 16, 512, alone=True)).run(wanted))
+    alone = ids(
+        scheduler(decoders["gpt2-text"], SETTINGS["greedy"], BatchLimits(1, 1 << 16, 512, alone=True)).run(wanted)
+    )
     assert ids(shared.run(wanted)) == alone
     own = sum(len(request.prompt) - len(head) for request in wanted)
     assert counting.read <= own + len(head) + len(wanted)
@@ -191,9 +195,9 @@ class Failing:
         self._check("encode", rows)
         return self._decoder.encode(rows, pad_id)
 
-    def start(self, prompts: Any, source: Any, known: Any = ()) -> Any:
+    def start(self, prompts: Any, source: Any, prefixes: Any = ()) -> Any:
         self._check("start", prompts)
-        return self._decoder.start(prompts, source, known)
+        return self._decoder.start(prompts, source, prefixes)
 
     def step(self, batch: Any) -> np.ndarray:
         self._check("step", batch.history.ids.tolist())
@@ -214,8 +218,8 @@ def test_a_run_that_fails_is_an_error_of_the_text_at_fault_only(
             wanted[number], source=source, prompt=wanted[number].prompt if source else (*wanted[number].prompt, 300)
         )
     well = ids(scheduler(decoders[model], settings).run(wanted))
-    for capacity in (ROOMY, Capacity(6, 1 << 16, 64)):
-        found = scheduler(Failing(decoders[model], part), settings, capacity).run(wanted)
+    for limits in (ROOMY, BatchLimits(6, 1 << 16, 64)):
+        found = scheduler(Failing(decoders[model], part), settings, limits).run(wanted)
         assert {number for number, result in enumerate(found) if isinstance(result, Exception)} == faulty
         assert ids(found) == [text for number, text in enumerate(well) if number not in faulty]
         assert str(found[3]) == (

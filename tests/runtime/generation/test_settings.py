@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from sparktasks.runtime.bundle import open_bundle
-from sparktasks.runtime.generation.generator import Generator, Prompt, Reading
-from sparktasks.runtime.generation.scheduler import Capacity, Result
+from sparktasks.runtime.generation.generator import Generator, GeneratorOptions, Prompt, Reading
+from sparktasks.runtime.generation.scheduler import BatchLimits, Result
 from sparktasks.runtime.generation.settings import Settings, read_settings, unsupported
 from sparktasks.runtime.generation.stops import StopStrings
 from sparktasks.runtime.generation.words import NO_WORDS, Words
 from sparktasks.runtime.tokens import Lengths, open_tokenizer
 
-ROOM = Capacity(8, 1 << 16, 512)
+ROOM = BatchLimits(8, 1 << 16, 512)
 
 
 def test_what_is_said_last_goes_first_and_nulls_say_nothing() -> None:
@@ -37,7 +37,7 @@ def test_what_is_said_last_goes_first_and_nulls_say_nothing() -> None:
 def test_lengths_count_the_prompt_or_not(settings: dict[str, Any], prompt: int, limit: int, least: int) -> None:
     found = read_settings(settings)
     assert found.limit(prompt) == limit
-    assert max(0, found.least(prompt)) == least
+    assert max(0, found.minimum(prompt)) == least
 
 
 def test_what_the_engine_does_not_do_is_named() -> None:
@@ -71,7 +71,8 @@ ALL = Reading()
 def generator(
     bundle: Callable[[str], str], settings: Settings, words: Words = NO_WORDS, reading: Reading = ALL
 ) -> Generator:
-    return Generator(open_bundle(bundle("gpt2-text-generation")), settings, reading, ROOM, words)
+    options = GeneratorOptions(settings, reading, ROOM, words)
+    return Generator(open_bundle(bundle("gpt2-text-generation")), options)
 
 
 def ids(results: Sequence[Result]) -> list[list[list[int]]]:

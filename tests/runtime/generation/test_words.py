@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from sparktasks.runtime.bundle import open_bundle
+from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.generation.batch import History
-from sparktasks.runtime.generation.generator import Generator, Reading
+from sparktasks.runtime.generation.generator import Generator, GeneratorOptions, Reading
 from sparktasks.runtime.generation.processors import Progress
-from sparktasks.runtime.generation.scheduler import Capacity
+from sparktasks.runtime.generation.scheduler import BatchLimits
 from sparktasks.runtime.generation.settings import read_settings
 from sparktasks.runtime.generation.token_bytes import TokenBytes, read_token_bytes
 from sparktasks.runtime.generation.words import NO_WORDS, BiasWords, Words
@@ -26,7 +26,7 @@ from sparktasks.runtime.sentencepieces import SentencePieceTokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 CORPUS = ROOT / "tests" / "data" / "corpus.txt"
-ROOM = Capacity(16, 1 << 16, 512)
+ROOM = BatchLimits(16, 1 << 16, 512)
 PROMPTS = ["The king", "so th", "my lor", 'He said:\n"', "wa", "and the ca", "O, C", "What say y"]
 
 
@@ -236,14 +236,8 @@ def test_sentencepiece_files_spell_their_pieces(tmp_path: Path) -> None:
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "source.spm"))
     names = ["</s>", "<unk>", *[model.id_to_piece(index) for index in range(3, len(model))], "<pad>"]
     (tmp_path / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}))
-
-    class Folder:
-        folder, tokenizer_config = tmp_path, {"tokenizer_class": "MarianTokenizer"}
-
-        def read_json(self, name: str) -> Any:
-            return json.loads((tmp_path / name).read_text()) if (tmp_path / name).is_file() else None
-
-    tokenizer = SentencePieceTokenizer(Folder())  # type: ignore[arg-type]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MarianTokenizer"}))
+    tokenizer = SentencePieceTokenizer(Bundle(tmp_path, "model.onnx", {}, {}, {}))
     tokens = read_token_bytes(tokenizer)
     for text in ["The king and my lord, who can say", "caf\u00e9 \u2603", "a  b"]:
         ids = tokenizer.encode([text])[0].ids
@@ -280,7 +274,7 @@ def texts(folder: Path, mode: str, words: Words = NO_WORDS) -> list[tuple[str, s
     bundle = open_bundle(folder)
     start = {"decoder_start_token_id": bundle.config.get("decoder_start_token_id")}
     settings = read_settings(start, json.loads((folder / "generation_config.json").read_text()), MODES[mode])
-    generator = Generator(bundle, settings, Reading(), ROOM, words)
+    generator = Generator(bundle, GeneratorOptions(settings, Reading(), ROOM, words))
     prompts = generator.prompts(PROMPTS)
     found = []
     for prompt, result in zip(prompts, generator.run(prompts), strict=True):

@@ -1,1 +1,0 @@
-"""Stages that bring columns in and out: assemblers, the finisher."""

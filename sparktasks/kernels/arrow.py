@@ -1,0 +1,106 @@
+"""Arrow arrays from Python lists and numpy arrays, and back, without pandas.
+
+``pa.array``, ``pa.scalar`` and ``Array.to_numpy`` import pandas where it is installed, which takes longer than
+everything else that a fresh Spark worker imports. What is here works on the buffers, and is as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_CONTINUES = 0x80  # the two highest bits of a byte that continues a character, in UTF-8
+_HIGHEST = 0xC0
+
+
+def strings(values: Sequence[str | None]) -> pa.StringArray:
+    """Return strings as an Arrow array; None is null. Raises `UnicodeEncodeError` for lone surrogates."""
+    nulls = None
+    if None in values:
+        nulls = np.array([value is None for value in values])
+        values = ["" if value is None else value for value in values]
+    text = "".join(values)  # type: ignore[arg-type]
+    data = text.encode("utf-8")
+    offsets = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=offsets[1:])  # type: ignore[arg-type]
+    if len(data) != len(text):
+        # Not all ASCII: the offsets count characters, and are looked up among the bytes that begin one.
+        begins = np.flatnonzero((np.frombuffer(data, np.uint8) & _HIGHEST) != _CONTINUES)
+        offsets = np.append(begins, len(data))[offsets]
+    return pa.Array.from_buffers(
+        pa.string(),
+        len(values),
+        [_bitmap(nulls), pa.py_buffer(_int32(offsets)), pa.py_buffer(data)],
+    )
+
+
+def numbers(values: Any, dtype: pa.DataType, nulls: np.ndarray | None = None) -> pa.Array:
+    """Return numbers as an Arrow array of this type; ``nulls`` tells which are null."""
+    array = np.ascontiguousarray(values, dtype.to_pandas_dtype())
+    return pa.Array.from_buffers(dtype, len(array), [_bitmap(nulls), pa.py_buffer(array)])
+
+
+def optional_numbers(values: Sequence[float | None], dtype: pa.DataType) -> pa.Array:
+    """Return numbers, some of them None, as an Arrow array of this type."""
+    if None not in values:
+        return numbers(values, dtype)
+    nulls = np.array([value is None for value in values])
+    return numbers([0 if value is None else value for value in values], dtype, nulls)
+
+
+def booleans(values: np.ndarray) -> pa.BooleanArray:
+    """Return truth values as an Arrow array."""
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, _packed(values)])
+
+
+def to_numpy(array: pa.Array) -> np.ndarray:
+    """Return numbers or truth values, none of them null, as a numpy array, which is not to be written to."""
+    if pa.types.is_boolean(array.type):
+        return np.from_dlpack(array.cast(pa.uint8())).astype(bool)
+    return np.from_dlpack(array)
+
+
+def lengths_of(lists: pa.Array) -> np.ndarray:
+    """Return the lengths of lists; that of null is 0."""
+    lengths = pc.list_value_length(lists)
+    if lengths.null_count:
+        lengths = pc.fill_null(lengths, _ZERO)
+    return to_numpy(lengths)
+
+
+def offsets_of(lengths: Sequence[int] | np.ndarray, nulls: np.ndarray | None = None) -> pa.Array:
+    """Return where lists of these lengths start and the last one ends, int32, shape ``(lists + 1,)``.
+
+    ``nulls`` tells which lists are null: their offset is. Raises `OverflowError` beyond 2 GiB.
+    """
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return numbers(_int32(offsets), pa.int32(), None if nulls is None else np.append(nulls, False))
+
+
+def repeated(value: str, count: int) -> pa.Array:
+    """Return one string ``count`` times, without a Python object for each."""
+    return pa.repeat(strings([value])[0], count)
+
+
+def _int32(offsets: np.ndarray) -> np.ndarray:
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise OverflowError(
+            f"{offsets[-1]:,} values do not fit into one Arrow list; texts this long must be split first"
+        )
+    return offsets.astype(np.int32)
+
+
+def _bitmap(nulls: np.ndarray | None) -> pa.Buffer | None:
+    return None if nulls is None or not nulls.any() else _packed(~nulls)
+
+
+def _packed(values: np.ndarray) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(values, bitorder="little"))
+
+
+_ZERO = numbers([0], pa.int32())[0]

@@ -1,0 +1,1 @@
+"""Kernels of the text annotators that need no model."""

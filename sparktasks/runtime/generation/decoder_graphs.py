@@ -1,0 +1,137 @@
+"""What the graphs of a decoder take and compute, by the names that Optimum gives, and what is refused about them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sparktasks.errors import BundleError, listed
+from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.generation.tokenizer import largest_ordinary_id
+from sparktasks.runtime.graph import Port
+from sparktasks.runtime.model_files import EXPORT
+
+IDS = ("input_ids", "decoder_input_ids")
+EMBEDS = "inputs_embeds"
+MASK = "attention_mask"
+POSITIONS = "position_ids"
+HIDDEN = "encoder_hidden_states"
+HIDDEN_MASK = "encoder_attention_mask"
+BRANCH = "use_cache_branch"
+LAST_LOGITS = "num_logits_to_keep"
+PAST = ("past_key_values.", "past.")
+
+_TEXT_INPUTS = (*IDS, EMBEDS)
+_DECODER_INPUTS = (*_TEXT_INPUTS, MASK, POSITIONS, HIDDEN, HIDDEN_MASK, BRANCH, LAST_LOGITS)
+_ENCODER_INPUTS = ("input_ids", MASK)
+_TWO_OPEN_AXES = (*_TEXT_INPUTS, MASK, HIDDEN, HIDDEN_MASK)
+_ID_TYPES = ("int64", "int32")
+
+
+def has_cache(bundle: Bundle) -> bool:
+    """Tell whether a graph takes a key-value cache."""
+    return any(name.startswith(PAST) for name in bundle.graph.input_names)
+
+
+def check_decoder(bundle: Bundle) -> None:
+    """Raise `BundleError` where a graph has inputs that text does not give, or computes no logits of tokens."""
+    inputs = bundle.graph.input_names
+    unknown = [name for name in sorted(inputs - {*_DECODER_INPUTS}) if not name.startswith(PAST)]
+    if unknown:
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} takes the inputs {listed(unknown)}; a decoder's are "
+            f"{listed(_DECODER_INPUTS)} and past_key_values.*"
+        )
+    positions = bundle.graph.input(POSITIONS)
+    if positions is not None and len(positions.shape) == 3 and isinstance(positions.shape[0], str):
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} takes position_ids of three axes, of which the first must have a "
+            "fixed size"
+        )
+    if inputs.isdisjoint(_TEXT_INPUTS):
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} takes neither {listed(IDS)} nor {EMBEDS!r}: it is no decoder"
+        )
+    _check_output(bundle, bundle.graph.output("logits"), "logits", "vocabulary")
+
+
+def check_encoder(encoder: Bundle) -> None:
+    """Raise `BundleError` where a graph does not encode text."""
+    inputs = encoder.graph.input_names
+    if "input_ids" not in inputs or not inputs <= {*_ENCODER_INPUTS}:
+        raise BundleError(
+            f"{encoder.folder}: {encoder.model} takes the inputs {listed(sorted(inputs))}; "
+            f"an encoder of text takes {listed(_ENCODER_INPUTS)}. Is it a model for speech or pictures?"
+        )
+    _check_output(encoder, encoder.graph.outputs[0], "states", "hidden size")
+
+
+def check_embeddings(embed: Bundle) -> None:
+    """Raise `BundleError` where a graph does not turn token ids into vectors."""
+    ports = embed.graph.inputs
+    if len(ports) != 1 or ports[0].dtype not in _ID_TYPES:
+        taken = {port.name: port.dtype for port in ports}
+        raise BundleError(f"{embed.folder}: {embed.model} takes {taken}, but one input of token ids is expected")
+    _check_output(embed, embed.graph.outputs[0], "states", "hidden size")
+
+
+def _check_output(bundle: Bundle, port: Port | None, what: str, axis: str) -> None:
+    """Raise `BundleError` where an output is missing, or has not three axes."""
+    if port is not None and len(port.shape) == 3:
+        return
+    computed = {output.name: list(output.shape) for output in bundle.graph.outputs}
+    for name in [name for name in computed if name.startswith("present")]:
+        del computed[name]
+    raise BundleError(
+        f"{bundle.folder}: {bundle.model} computes {computed}, so it cannot generate text: "
+        f"{what} of shape (batch, tokens, {axis}) are expected"
+    )
+
+
+def check_belongs(decoder: Bundle, encoder: Bundle | None, embed: Bundle | None) -> None:
+    """Raise `BundleError` where a decoder wants a graph that is not beside it, or does not want one that is."""
+    who = f"{decoder.folder}: {decoder.model}"
+    inputs = decoder.graph.input_names
+    if HIDDEN in inputs and encoder is None:
+        raise BundleError(f"{who} takes {HIDDEN}, but there is no encoder_model.onnx beside it")
+    if HIDDEN not in inputs and encoder is not None:
+        raise BundleError(f"{who} does not take {HIDDEN}, but {encoder.model} is beside it")
+    if EMBEDS in inputs and embed is None:
+        raise BundleError(f"{who} takes {EMBEDS}, but there is no embed_tokens.onnx beside it")
+
+
+def check_axes(bundle: Bundle, is_step: bool, ids: Collection[str] = ()) -> None:
+    """Raise `BundleError` where a graph takes only so many texts, or texts of only one length.
+
+    A graph for a step of one token has a fixed length. ``ids`` names more inputs of texts and tokens.
+    """
+    for port in bundle.graph.inputs:
+        if port.name not in _TWO_OPEN_AXES and port.name not in ids:
+            continue
+        is_one_token = is_step and port.name in _TEXT_INPUTS and port.shape[1:2] == (1,)
+        axes = port.shape[:1] if is_one_token else port.shape[:2]
+        if any(isinstance(size, int) for size in axes):
+            raise BundleError(
+                f"{bundle.folder}: {bundle.model} takes {port.name} of the fixed shape {list(port.shape)}; "
+                "to generate text, batch and length must vary. "
+                f"Export it without fixed shapes: {EXPORT}"
+            )
+
+
+def check_head(bundle: Bundle, is_plain: bool) -> None:
+    """Raise `BundleError` where logits are not those of each next token, but of labels, or of masked tokens.
+
+    ``is_plain`` says that the graph has neither a cache nor an encoder, so that nothing but config.json tells.
+    """
+    architectures = map(str, bundle.config.get("architectures") or ())
+    masked = [name for name in architectures if name.endswith("ForMaskedLM")]
+    if masked and is_plain:
+        raise BundleError(
+            f"{bundle.folder}: config.json says {listed(masked)}: such a model fills gaps and cannot continue texts"
+        )
+    width = bundle.logits_width
+    largest = largest_ordinary_id(bundle)
+    if width is not None and largest is not None and width <= largest:
+        raise BundleError(
+            f"{bundle.folder}: {bundle.model} computes logits of {width} columns, but the tokenizer has ordinary "
+            f"tokens up to id {largest}: it is no language model of this vocabulary. Was it exported for another task?"
+        )

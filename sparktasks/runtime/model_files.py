@@ -1,0 +1,230 @@
+"""Which files of a folder make the model that is asked for: its main graph, the graphs beside it, and small files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparktasks.errors import BundleError, listed
+from sparktasks.runtime import genai
+from sparktasks.runtime.folder_files import inside, read_json
+from sparktasks.runtime.folders import visible_files
+from sparktasks.runtime.graph import Graph
+from sparktasks.runtime.layouts import (
+    AUTO,
+    LAYOUTS,
+    MODEL_FOLDERS,
+    TEXT_ROLES,
+    Precision,
+    check_precision,
+    companion_suffixes,
+    is_named,
+    layouts_for,
+    precision_of,
+    suffixes,
+)
+
+EXPORT = "sparktasks export MODEL FOLDER"
+"""The command that makes a folder which is taken here."""
+
+_OTHER_WEIGHTS = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".h5",
+    ".msgpack",
+    ".ot",
+    ".gguf",
+    ".tflite",
+    ".npz",
+    ".pb",
+    ".onnx",
+)
+_OUTSIDE_DATA = (".onnx_data", ".onnx.data")
+
+# Those that `sparktasks optimize` makes, by an option of the same name.
+_MADE = ("int8", "int8w", "int4")
+
+# What transformers' own exporter calls its list of graphs.
+_MANIFEST = "export.json"
+
+
+def find_graphs(
+    folder: Path,
+    model: str | tuple[str, ...] | None = None,
+    precision: Precision = AUTO,
+    roles: Collection[str] = TEXT_ROLES,
+) -> tuple[str, ...]:
+    """Return the files of a model's graphs, relative to the folder, the main one first.
+
+    ``model`` names the main graph, or all graphs; without it ``precision`` chooses: by name, or auto, which is the
+    plain file, else the only variant there is. Raises `BundleError` where a file is missing or none can be chosen, and
+    `ParamError` where the precision is unknown.
+    """
+    check_precision(precision)
+    if isinstance(model, tuple):
+        for name in model:
+            _check_file(folder, name)
+        return model
+    main = _find_main(folder, precision) if model is None else model
+    _check_file(folder, main)
+    return (main, *_find_companions(folder, main, precision, roles))
+
+
+def _check_file(folder: Path, name: Any) -> None:
+    """Raise `BundleError` where there is no such file, or it lies outside of the folder."""
+    if not isinstance(name, str) or not (folder / name).is_file():
+        raise BundleError(f"{folder} has no {name}. ONNX files there: {listed(onnx_files(folder))}")
+    inside(folder, name, str(folder))
+
+
+def onnx_files(folder: Path) -> list[str]:
+    """Return the ONNX files of a folder, wherever they are in it."""
+    return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
+
+
+def _find_main(folder: Path, precision: Precision) -> str:
+    manifest = read_json(folder / genai.FILE)
+    if precision == AUTO and manifest is not None:
+        return genai.decoder_file(folder, manifest)
+    mains = [main for main, _ in layouts_for(precision)]
+    for main in mains:
+        for name in _candidates(main, suffixes(precision_of(precision, main))):
+            if (folder / name).is_file():
+                return name
+    asked = precision if isinstance(precision, str) else dict(precision)
+    if asked != AUTO and (isinstance(asked, str) or any(is_named(precision, main) for main in mains)):
+        hint = f". Make one with: sparktasks optimize {folder} --{asked}" if asked in _MADE else ""
+        raise BundleError(f"{folder} has no ONNX file in {asked}. ONNX files there: {listed(onnx_files(folder))}{hint}")
+    return _only_variant(folder, mains)
+
+
+def _candidates(graph: str, endings: Sequence[str]) -> Iterator[str]:
+    """Yield the places where a graph's file may be, best first."""
+    for ending in endings:
+        for place in MODEL_FOLDERS:
+            yield str(Path(place) / f"{graph}{ending}.onnx")
+
+
+def _only_variant(folder: Path, mains: Sequence[str]) -> str:
+    """Return the file of the first main graph that has any, where it has only one."""
+    files = onnx_files(folder)
+    for main in mains:
+        variants = _variants(files, main)
+        if len(variants) == 1:
+            return variants[0]
+        if variants:
+            break
+    if not files:
+        raise _lacks_model(folder)
+    components = _transformers_components(folder)
+    if components:
+        raise BundleError(
+            f"{folder} holds the graphs {listed(components)}, as transformers' own exporter writes models that "
+            f"generate: these are not read here. Export the original model with: {EXPORT}"
+        )
+    raise BundleError(
+        f"{folder} has no model.onnx, at its root or in onnx/. ONNX files there: {listed(files)}. "
+        f"Name one with pretrained(..., file=...), or export one with: {EXPORT}"
+    )
+
+
+def _variants(files: Sequence[str], graph: str) -> list[str]:
+    return [name for name in files if Path(name).stem.startswith(f"{graph}_")]
+
+
+def _transformers_components(folder: Path) -> list[str]:
+    """Return the graphs that transformers' own exporter made of a model; none where it did not make the folder."""
+    manifest = read_json(folder / _MANIFEST) or {}
+    return list(manifest.get("components") or ())
+
+
+def _lacks_model(folder: Path) -> BundleError:
+    """Name all that a folder without any ONNX file lacks, and what it may be instead."""
+    other = next((path.name for path in sorted(folder.rglob("*.gguf"))), None)
+    kind = f"{folder} holds a GGUF model ({other}), which llama.cpp runs. It" if other else str(folder)
+    missing = []
+    if not _has_any(folder, "config.json", "onnx/config.json"):
+        missing.append("config.json")
+    if not _has_any(folder, "**/tokenizer*.json", "**/*.model", "**/vocab.*"):
+        missing.append("tokenizer.json")
+    return BundleError(
+        f"{kind} has no {', no '.join([*missing, 'model.onnx'])}, at its root or in onnx/, nor another ONNX file. "
+        f"Export the original model with: {EXPORT}"
+    )
+
+
+def _has_any(folder: Path, *patterns: str) -> bool:
+    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
+
+
+def _find_companions(folder: Path, main: str, precision: Precision, roles: Collection[str]) -> Iterator[str]:
+    """Yield the files of the graphs that run beside a main one."""
+    stem, place = Path(main).stem, Path(main).parent
+    layout = next((graph for graph in LAYOUTS if stem.startswith(graph)), None)
+    if layout is None:
+        return
+    ending = stem.removeprefix(layout)
+    for role, graph in LAYOUTS[layout].items():
+        if role in roles or is_named(precision, graph):
+            name = _companion(folder, place, graph, precision, ending)
+            if name is not None:
+                yield name
+
+
+def _companion(folder: Path, place: Path, graph: str, precision: Precision, ending: str) -> str | None:
+    """Return the file of a graph: in the precision that is asked for it, else in that of the main graph, else the plain
+    one, else the only variant there is; None where there is no file of it."""
+    for suffix in companion_suffixes(precision, graph, (ending,)):
+        name = str(place / f"{graph}{suffix}.onnx")
+        if (folder / name).is_file():
+            return name
+    beside = [name for name in onnx_files(folder) if Path(name).parent == place]
+    if is_named(precision, graph):
+        asked = precision_of(precision, graph)
+        raise BundleError(f"{folder} has no {graph} in {asked}. ONNX files there: {listed(beside)}")
+    variants = _variants(beside, graph)
+    if len(variants) > 1:
+        raise BundleError(
+            f"{folder} has several forms of {graph}: {listed(variants)}. Choose one by its precision, as in "
+            f"pretrained(..., precision={{{graph!r}: 'fp16'}})"
+        )
+    return next(iter(variants), None)
+
+
+def outside_data(model: str, graph: Graph) -> list[str]:
+    """Return the files of a graph's outside data, relative to the folder."""
+    return [str(Path(model).parent / name) for name in graph.external_files]
+
+
+def bundle_files(folder: Path, graphs: Mapping[str, Graph]) -> tuple[str, ...]:
+    """Return the files that make a bundle: the graphs, their outside data, every small file."""
+    chosen = set(graphs)
+    for model, graph in graphs.items():
+        chosen.update(outside_data(model, graph))
+    visible = visible_files(folder)
+    chosen.update(name for name in visible if not _is_other_weight(name))
+    chosen.update(_module_weights(folder, next(iter(graphs))).intersection(visible))
+    return tuple(sorted(chosen))
+
+
+def _is_other_weight(name: str) -> bool:
+    """Tell weights in other formats or precisions than the chosen ones."""
+    return Path(name).suffix in _OTHER_WEIGHTS or any(ending in name for ending in _OUTSIDE_DATA)
+
+
+def _module_weights(folder: Path, model: str) -> set[str]:
+    """Name the weights of sentence-transformers' modules that stand behind the graph, such as ``2_Dense``."""
+    modules = read_json(find_small(folder, model, "modules.json"))
+    if not isinstance(modules, list):
+        return set()
+    paths = [module.get("path") for module in modules if isinstance(module, dict)]
+    return {f"{path}/model.safetensors" for path in paths if path}
+
+
+def find_small(folder: Path, model: str, name: str) -> Path:
+    """Return the path of a small file, which may be missing: at the folder's root, else beside the graph."""
+    beside = (folder / model).parent / name
+    return beside if beside.is_file() and not (folder / name).is_file() else folder / name

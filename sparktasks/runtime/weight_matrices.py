@@ -1,0 +1,134 @@
+"""The constant matrices of an ONNX graph: which products multiply by them, and which lookups take rows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+# Products of fewer outputs, such as a head of a few labels, stay float32: there is nothing to gain from them.
+_NARROWEST = 32
+
+# Tables of fewer rows, such as those of token types, stay float32 too.
+_SHORTEST_TABLE = 256
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A constant matrix of a graph: a product's weight ``(inputs, outputs)``, stored as that or ``turned``.
+
+    ``scope`` is the number of the graph that has it: two branches may each have a weight of one name.
+    """
+
+    tensor: Any
+    scope: int
+    turned: bool = False
+
+    @property
+    def key(self) -> tuple[int, str, bool]:
+        """What tells it from other matrices."""
+        return self.scope, self.tensor.name, self.turned
+
+    @property
+    def inputs(self) -> int:
+        """The number of weights of each output."""
+        return int(self.tensor.dims[1 if self.turned else 0])
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs."""
+        return int(self.tensor.dims[0 if self.turned else 1])
+
+    @property
+    def name(self) -> str:
+        """The name that the graph has for it."""
+        return str(self.tensor.name)
+
+    def rows(self) -> np.ndarray:
+        """Return the weights of each output, ``(outputs, inputs)``."""
+        return self.stored() if self.turned else self.stored().T
+
+    def stored(self) -> np.ndarray:
+        """Return the matrix as the file has it."""
+        from onnx import numpy_helper
+
+        return np.asarray(numpy_helper.to_array(self.tensor))
+
+
+class Scope:
+    """The constants that the nodes of a graph can name: its own, and those of the graphs around it."""
+
+    def __init__(self, graph: Any, outer: Scope | None, number: int) -> None:
+        self._shapes: dict[str, list[int]] = {}
+        self._matrices: dict[str, Matrix] = {}
+        if outer is not None:
+            self._shapes.update(outer._shapes)
+            self._matrices.update(outer._matrices)
+        for tensor in graph.initializer:
+            self._shapes[tensor.name] = list(tensor.dims)
+            self._matrices.pop(tensor.name, None)
+            if _is_float_matrix(tensor):
+                self._matrices[tensor.name] = Matrix(tensor, number)
+        # A head that shares its weights with the embedding reads them through a Transpose.
+        for node in graph.node:
+            if node.op_type == "Transpose" and node.input[0] in self._matrices:
+                self._matrices[node.output[0]] = replace(self._matrices[node.input[0]], turned=True)
+
+    def weight(self, node: Any) -> Matrix | None:
+        """Return the weight of a matrix product; None where it is no product, or a small one, or not by a constant."""
+        if node.op_type not in ("MatMul", "Gemm"):
+            return None
+        matrix = self._matrices.get(node.input[1])
+        if matrix is not None and node.op_type == "Gemm":
+            matrix = self._gemm_weight(node, matrix)
+        if matrix is None or min(matrix.inputs, matrix.outputs) < _NARROWEST:
+            return None
+        return matrix
+
+    def _gemm_weight(self, node: Any, matrix: Matrix) -> Matrix | None:
+        """Return the weight of a Gemm; None where it does more than multiply by it and add a constant vector."""
+        if attribute(node, "transB", 0):
+            matrix = replace(matrix, turned=not matrix.turned)
+        factors = (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0))
+        if factors != (1.0, 1.0) or attribute(node, "transA", 0):
+            return None
+        bias = node.input[2] if len(node.input) > 2 else ""
+        is_vector = self._shapes.get(bias) == [matrix.outputs]
+        return matrix if is_vector or not bias else None
+
+    def table(self, node: Any) -> Matrix | None:
+        """Return the table that a Gather takes rows of; None where it is something else, or small."""
+        if node.op_type != "Gather" or attribute(node, "axis", 0) != 0:
+            return None
+        matrix = self._matrices.get(node.input[0])
+        if matrix is None or matrix.turned:
+            return None
+        rows, width = matrix.tensor.dims
+        return matrix if rows >= _SHORTEST_TABLE and width >= _NARROWEST else None
+
+
+def attribute(node: Any, name: str, default: Any) -> Any:
+    """Return the value of a node's attribute."""
+    from onnx.helper import get_attribute_value
+
+    for entry in node.attribute:
+        if entry.name == name:
+            return get_attribute_value(entry)
+    return default
+
+
+def branches(graph: Any) -> Iterator[Any]:
+    """Yield the graphs inside of a graph's nodes, such as the branches of an If."""
+    for node in graph.node:
+        for entry in node.attribute:
+            if entry.HasField("g"):
+                yield entry.g
+            yield from entry.graphs
+
+
+def _is_float_matrix(tensor: Any) -> bool:
+    from onnx import TensorProto
+
+    return bool(tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2)
