@@ -160,9 +160,9 @@ def _need_spark() -> None:
 
 
 def _run(asked: argparse.Namespace) -> None:
+    from sparktasks.jobs.loading import load_job
     from sparktasks.jobs.run import run_job
     from sparktasks.jobs.session import session_of
-    from sparktasks.jobs.loading import load_job
 
     job = load_job(asked.job)
     with session_of(job) as spark:

@@ -24,7 +24,7 @@ from decoders import SHAPES, VOCABULARY, DecoderModel, decoder
 from sparktasks.runtime import threads
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.generation.decoder import Decoder
-from sparktasks.runtime.generation.scheduler import Capacity, Scheduler
+from sparktasks.runtime.generation.scheduler import BatchLimits, Scheduler
 from sparktasks.runtime.generation.search import Generated, Request, Rules
 from sparktasks.runtime.generation.settings import Settings
 from sparktasks.runtime.session import tensor
@@ -55,7 +55,7 @@ class Contender:
 
 def scheduled(model: Decoder, requests: Sequence[Request], slots: int) -> list[list[int]]:
     """Generate with the scheduler."""
-    scheduler = Scheduler(model, Rules(Settings(), [], None), Capacity(slots, 1 << 20, 512))
+    scheduler = Scheduler(model, Rules(Settings(), [], None), BatchLimits(slots, 1 << 20, 512))
     return [_ids(result) for result in scheduler.run(requests)]
 
 
@@ -115,7 +115,7 @@ def step_costs(model: Decoder, rows: int, columns: int, times: int) -> tuple[lis
         Request(tuple(np.random.RandomState(row).randint(3, VOCABULARY, size=columns).tolist()), limit=1 << 20)
         for row in range(rows)
     ]
-    scheduler = Scheduler(model, Rules(Settings(), [], None), Capacity(rows, 1 << 30, 1 << 20))
+    scheduler = Scheduler(model, Rules(Settings(), [], None), BatchLimits(rows, 1 << 30, 1 << 20))
     logits, batch = model.start([request.prompt for request in requests], [])
     search = scheduler.search(requests)
     search.advance(logits, batch)
@@ -210,7 +210,7 @@ def prefix_report(engine: Decoder, options: argparse.Namespace) -> str:
     once, each = [], []
     for _ in range(options.rounds):
         once.append(seconds(lambda: scheduled(engine, requests, options.slots)))
-        scheduler = Scheduler(engine, Rules(Settings(), [], None), Capacity(options.slots, 1 << 20, 512))
+        scheduler = Scheduler(engine, Rules(Settings(), [], None), BatchLimits(options.slots, 1 << 20, 512))
         scheduler.prefixes.known = lambda prompts: [None] * len(prompts)  # type: ignore[method-assign]
         each.append(seconds(lambda scheduler=scheduler: scheduler.run(requests)))
     return (

@@ -26,7 +26,7 @@ from common import Spread, generation_arguments, ratios, seconds, write_generati
 from sparktasks.runtime import threads
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.generation.decoder import Decoder
-from sparktasks.runtime.generation.scheduler import Capacity, Scheduler
+from sparktasks.runtime.generation.scheduler import BatchLimits, Scheduler
 from sparktasks.runtime.generation.search import Request, Rules
 from sparktasks.runtime.generation.settings import Settings
 from sparktasks.runtime.quantize import quantize
@@ -138,7 +138,7 @@ def ours(folder: Path, beams: int) -> Run:
     scheduler = Scheduler(
         decoder,
         Rules(Settings(num_beams=beams, suppress_tokens=(end,)), _holding(end), None),
-        Capacity(32 * beams, 1 << 20, 1024),
+        BatchLimits(32 * beams, 1 << 20, 1024),
     )
 
     def run(rows: Sequence[list[int]]) -> int:

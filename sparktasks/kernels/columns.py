@@ -322,7 +322,7 @@ def assemble(
         end,
         result,
         maps_of([{}] * count) if metadata is None else metadata,
-        vectors_of([None] * count) if embeddings is None else embeddings,
+        _no_vectors(count) if embeddings is None else embeddings,
         pa.nulls(count, pa.float32()) if score is None else score,
     )
     fields = []
@@ -345,10 +345,11 @@ def maps_of(metadata: Sequence[dict[str, str]]) -> pa.MapArray:
 
 def single_maps(key: str, values: pa.Array) -> pa.MapArray:
     """Make maps of one entry each, ``{key: value}``; where the value is null, the map is empty."""
-    there = values.is_valid()
-    present = values.filter(there)
-    lengths = to_numpy(there)
-    return pa.MapArray.from_arrays(offsets_of(lengths), repeated(key, len(present)), present)
+    lengths = np.ones(len(values), np.int64)
+    if values.null_count:
+        lengths = to_numpy(values.is_valid())
+        values = values.drop_null()
+    return pa.MapArray.from_arrays(offsets_of(lengths), repeated(key, len(values)), values)
 
 
 def vectors_of(vectors: Sequence[np.ndarray | None]) -> pa.ListArray:
@@ -357,3 +358,8 @@ def vectors_of(vectors: Sequence[np.ndarray | None]) -> pa.ListArray:
     lengths = [0 if vector is None else len(vector) for vector in vectors]
     values = np.concatenate(present) if present else np.zeros(0, np.float32)
     return pa.ListArray.from_arrays(offsets_of(lengths), numbers(values, pa.float32()))
+
+
+def _no_vectors(count: int) -> pa.ListArray:
+    """Return so many empty vectors."""
+    return pa.ListArray.from_arrays(offsets_of(np.zeros(count, np.int64)), numbers([], pa.float32()))

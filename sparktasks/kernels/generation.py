@@ -7,32 +7,20 @@ from dataclasses import dataclass
 
 from sparktasks.kernels.columns import DOCUMENT, Annotation
 from sparktasks.kernels.parcels import BundleRef, locate
-from sparktasks.runtime.generation.generator import Generator, GeneratorOptions, Prompt, Reading, open_generator
-from sparktasks.runtime.generation.scheduler import Capacity
+from sparktasks.runtime.generation.generator import Generator, GeneratorOptions, Prompt, open_generator
 from sparktasks.runtime.generation.search import LENGTH, Generated
-from sparktasks.runtime.generation.settings import Settings
-from sparktasks.runtime.generation.words import Words
 
 
 @dataclass(frozen=True)
 class GeneratorRef:
-    """A generator: its bundle, its settings, and how it is run; what kernels carry instead of an open one."""
+    """A generator: its bundle, and how it works; what kernels carry instead of an open one."""
 
     bundle: BundleRef
-    settings: Settings
-    reading: Reading
-    capacity: Capacity
-    words: Words
-    device: str
-    run_seconds: float
+    options: GeneratorOptions
 
     def open(self) -> Generator:
         """Return the generator, opened at first use in this process."""
-        bundle = locate(self.bundle)
-        options = GeneratorOptions(
-            self.settings, self.reading, self.capacity, self.words, self.device, self.run_seconds
-        )
-        return open_generator(bundle, options)
+        return open_generator(locate(self.bundle), self.options)
 
 
 def generated_document(

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from sparktasks.kernels.arrow import booleans, lengths_of, numbers, offsets_of, repeated, strings, to_numpy
 from sparktasks.kernels.columns import TEXT, Annotations, assemble, maps_of, single_maps
-from sparktasks.kernels.row_kernel import fatal
+from sparktasks.kernels.row_kernel import fatal, inherited
 
 
 def write_spans(
@@ -61,7 +61,7 @@ def write_errors(
     reasons = source.metadata_value("error")
     metadata = []
     for index in broken:
-        entries = {} if source.sentence[index] is None else {"sentence": source.sentence[index]}
+        entries = inherited(source, index)
         entries["error"] = faults.get(index) or reasons[index] or "Unknown: no reason was given"
         metadata.append(entries)
     lengths = np.bincount(source.rows[broken], minlength=len(source.lengths))

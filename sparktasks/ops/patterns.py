@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,28 +30,50 @@ class Pattern:
     source: str
     seconds: float
 
-    def parts(self, text: str) -> list[str]:
-        """Cut a text at the matches: what stands before the first one, the first match, what follows, and so on.
+    def cutter(self) -> Callable[[str], list[str]]:
+        """Return what cuts a text at the matches: what stands before the first one, the first match, and so on.
 
-        The list has an odd length, and joined it is the text. `DataError` where it takes too long.
+        Its lists have an odd length, and joined they are the text. It raises `DataError` where a text takes too long.
         """
         compiled, is_linear = _compiled(self.source)
         if is_linear:
-            linear_parts: list[str] = compiled.split(text)
-            return linear_parts
-        parts: list[str] = []
-        end = 0
-        try:
-            for match in compiled.finditer(text, timeout=self.seconds):
-                begin, stop = match.span()
-                parts += (text[end:begin], text[begin:stop])
-                end = stop
-        except TimeoutError:
-            raise DataError(
-                f"the pattern {self.source!r} takes more than {self.seconds:g} seconds over this text"
-            ) from None
-        parts.append(text[end:])
-        return parts
+            split: Callable[[str], list[str]] = compiled.split
+            return split
+
+        def cut(text: str) -> list[str]:
+            parts: list[str] = []
+            end = 0
+            try:
+                for match in compiled.finditer(text, timeout=self.seconds):
+                    begin, stop = match.span()
+                    parts += (text[end:begin], text[begin:stop])
+                    end = stop
+            except TimeoutError:
+                raise DataError(
+                    f"the pattern {self.source!r} takes more than {self.seconds:g} seconds over this text"
+                ) from None
+            parts.append(text[end:])
+            return parts
+
+        return cut
+
+    def separator(self, is_matched: bool) -> str | None:
+        """Return a character that may stand between texts, so that they can be cut in one go.
+
+        With ``is_matched`` it is one that the pattern matches, else one that it does not: no match, or no piece between
+        two matches, then reaches from one text into the next. None where there is no such character, or where what a
+        pattern matches may depend on what stands around it.
+        """
+        compiled, is_linear = _compiled(self.source)
+        if not is_linear:
+            return None
+        for character in _SEPARATORS:
+            if (compiled.fullmatch(character) is not None) == is_matched:
+                return character
+        return None
+
+
+_SEPARATORS = "\n \x00\x1fa0.,-"
 
 
 def check_pattern(source: str) -> None:

@@ -8,23 +8,31 @@ weights of 8 bits many times slower. Answers change by less than what the weight
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 from sparktasks.errors import ParamError, listed
 from sparktasks.runtime.graph import BLOCK_PRODUCT, Graph, block_product
-from sparktasks.runtime.protobuf import Field, Message, bytes_field, bytes_key, number_field
+from sparktasks.runtime.protobuf import Message, bytes_field, bytes_key, number_field
 
 LEVEL_VARIABLE = "SPARKTASKS_ACCURACY_LEVEL"
 INT8_PRODUCTS = 4
 _LEVELS = ("0", "1", "2", "3", "4")
-_ATTRIBUTE = "accuracy_level"
+_LEVEL = "accuracy_level"
 _INT = 2  # AttributeProto.AttributeType
 
+# The messages of an ONNX file that hold nodes, somewhere inside: which fields of each are which (onnx.proto3).
+_MODEL, _GRAPH, _FUNCTION, _NODE, _ATTRIBUTE = "model", "graph", "function", "node", "attribute"
+_FIELDS: dict[str, dict[int, str]] = {
+    _MODEL: {7: _GRAPH, 25: _FUNCTION},
+    _GRAPH: {1: _NODE},
+    _FUNCTION: {7: _NODE},
+    _NODE: {5: _ATTRIBUTE},
+    _ATTRIBUTE: {6: _GRAPH, 11: _GRAPH},
+}
+
 Pieces: TypeAlias = "list[bytes | memoryview]"
-Rewrite: TypeAlias = Callable[[Message], "Pieces | None"]
-"""Returns the pieces of what a message becomes; None where it stays as it is."""
+"""The pieces that a message is made of, one behind the other."""
 
 
 def missing_level() -> int:
@@ -49,54 +57,41 @@ def with_level(path: Path, level: int) -> bytes:
     """Return an ONNX file's content with a level for each product that has none; its outside data stay where they
     are."""
     data = path.read_bytes()
-    pieces = _LevelWriter(level).model(Message(data, 0, len(data)))
+    pieces = _rewritten(Message(data, 0, len(data)), _MODEL, level)
     return data if pieces is None else b"".join(pieces)
 
 
-class _LevelWriter:
-    """Rewrites the messages of an ONNX file that hold products (field numbers: onnx.proto3)."""
-
-    def __init__(self, level: int) -> None:
-        kind = number_field(20, _INT)
-        self._written = bytes_field(5, bytes_field(1, _ATTRIBUTE.encode()) + number_field(3, level) + kind)
-
-    def model(self, model: Message) -> Pieces | None:
-        return _rewritten(model, {7: self._graph, 25: self._function})
-
-    def _graph(self, graph: Message) -> Pieces | None:
-        return _rewritten(graph, {1: self._node})
-
-    def _function(self, function: Message) -> Pieces | None:
-        return _rewritten(function, {7: self._node})
-
-    def _node(self, node: Message) -> Pieces | None:
-        if node.first_text(4) != BLOCK_PRODUCT:
-            return _rewritten(node, {5: self._attribute})
-        if block_product(node).accuracy_level:
-            return None
-        kept = [node.data[field.start : field.end] for field in node.fields() if not _is_level(field)]
-        return [*kept, self._written]
-
-    def _attribute(self, attribute: Message) -> Pieces | None:
-        """Rewrite the branches of an If, or the body of a Loop."""
-        return _rewritten(attribute, {6: self._graph, 11: self._graph})
-
-
-def _is_level(field: Field) -> bool:
-    return field.number == 5 and isinstance(field.value, Message) and field.value.first_text(1) == _ATTRIBUTE
-
-
-def _rewritten(message: Message, rewrites: dict[int, Rewrite]) -> Pieces | None:
-    """Return a message with some of its fields rewritten, by number; None where none of them changes."""
+def _rewritten(message: Message, kind: str, level: int) -> Pieces | None:
+    """Return a message with a level for each product in it that has none; None where there is no such product."""
+    if kind == _NODE and message.first_text(4) == BLOCK_PRODUCT:
+        return _leveled(message, level)
     # What lies between the rewritten fields, weights above all, is not copied before all pieces are joined.
     whole = memoryview(message.data)
     pieces: Pieces = []
     copied = message.start
     for field in message.fields():
-        rewrite = rewrites.get(field.number)
-        content = rewrite(field.value) if rewrite is not None and isinstance(field.value, Message) else None
+        inner = _FIELDS[kind].get(field.number)
+        if inner is None or not isinstance(field.value, Message):
+            continue
+        content = _rewritten(field.value, inner, level)
         if content is not None:
             key = bytes_key(field.number, sum(map(len, content)))
             pieces += [whole[copied : field.start], key, *content]
             copied = field.end
-    return [*pieces, whole[copied : message.end]] if pieces else None
+    if not pieces:
+        return None
+    return [*pieces, whole[copied : message.end]]
+
+
+def _leveled(node: Message, level: int) -> Pieces | None:
+    """Return a product with the level; None where its file states one."""
+    if block_product(node).accuracy_level:
+        return None
+    pieces: Pieces = []
+    for field in node.fields():
+        value = field.value
+        if isinstance(value, Message) and field.number == 5 and value.first_text(1) == _LEVEL:
+            continue  # an attribute of the name may stand there once only
+        pieces.append(node.data[field.start : field.end])
+    attribute = bytes_field(1, _LEVEL.encode()) + number_field(3, level) + number_field(20, _INT)
+    return [*pieces, bytes_field(5, attribute)]

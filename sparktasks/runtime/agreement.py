@@ -15,7 +15,7 @@ from sparktasks.ops.pooling import pool
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.generation.generator import Generator, GeneratorOptions, Reading
 from sparktasks.runtime.generation.layout import generates
-from sparktasks.runtime.generation.scheduler import Capacity
+from sparktasks.runtime.generation.scheduler import BatchLimits
 from sparktasks.runtime.generation.settings import Settings
 from sparktasks.runtime.sentence_files import TOKEN_OUTPUTS, read_sentence_files
 from sparktasks.runtime.text_model import TextModel
@@ -218,8 +218,8 @@ class Generation:
         start = bundle.config.get("decoder_start_token_id")
         settings = Settings(max_new_tokens=_NEW_TOKENS, decoder_start_token_id=start)
         room = None if bundle.positions is None else bundle.positions - _NEW_TOKENS
-        capacity = Capacity(sequences, 1 << 16, batch_tokens)
-        options = GeneratorOptions(settings, Reading(room), capacity, device="cpu")
+        limits = BatchLimits(sequences, 1 << 16, batch_tokens)
+        options = GeneratorOptions(settings, Reading(room), limits, device="cpu")
         self._generator = Generator(bundle, options)
         self._prompts = [prompt for prompt in self._generator.prompts(texts) if prompt.ids]
 
@@ -232,34 +232,37 @@ class Generation:
         return [self._generator.first_logits(prompt) for prompt in self._prompts]
 
 
+_Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
 def _compared(
     original: Bundle,
     left: Sequence[np.ndarray | None],
     right: Sequence[np.ndarray | None],
     ratios: Sequence[float],
 ) -> Agreement:
-    pairs = [
-        (one.astype(np.float64), other.astype(np.float64))
-        for one, other in zip(left, right, strict=True)
-        if one is not None and other is not None and one.size and other.size
-    ]
+    """Compare the outputs of two models, text by text, leaving out texts that one of them cannot read."""
+    pairs = []
+    for one, other in zip(left, right, strict=True):
+        if one is not None and other is not None and one.size and other.size:
+            pairs.append((one.astype(np.float64), other.astype(np.float64)))
     if not pairs:
         raise ParamError("the models can read none of the texts: there is nothing to compare")
     cosines = [_cosine(one.ravel(), other.ravel()) for one, other in pairs]
+    differences = [float(np.abs(one - other).max()) for one, other in pairs]
+    is_generator = generates(original)
+    chooses = is_generator or original.logits.name == "logits"
     return Agreement(
         texts=len(pairs),
         cosine=float(np.mean(cosines)),
         lowest=min(cosines),
-        difference=max(float(np.abs(one - other).max()) for one, other in pairs),
-        same=_same(pairs) if generates(original) or original.logits.name == "logits" else None,
+        difference=max(differences),
+        same=_same(pairs) if chooses else None,
         faster=statistics.median(ratios),
         spread=(min(ratios), max(ratios)),
-        choice=NEXT_TOKEN if generates(original) else TOP_LABEL,
+        choice=NEXT_TOKEN if is_generator else TOP_LABEL,
         pooled=_pooled(original, pairs),
     )
-
-
-_Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 def _same(pairs: _Pairs) -> float | None:

@@ -102,23 +102,24 @@ def read_graph(path: Path) -> Graph:
 
 
 def _read(model: Message, graph: Message) -> Graph:
-    tensors = {tensor.first_text(8): tensor for tensor in graph.messages(5) if tensor.texts(8)}
-    nodes = [_node(message) for message in graph.messages(1)]
-    ports = [_port(value) for value in graph.messages(11)]
+    tensors = {tensor.first_text(8): tensor for tensor in graph.messages(5)}
+    nodes = list(map(_node, graph.messages(1)))
+    ports = map(_port, graph.messages(11))
     contents = _Contents()
     contents.add_graph(graph, nodes)
-    functions = model.messages(25)
-    for function in functions:
-        contents.add_nodes([_node(message) for message in function.messages(7)])
-    own_functions = {_qualified(function.first_text(10), function.first_text(1)) for function in functions}
+    own_functions = set()
+    for function in model.messages(25):
+        contents.add_nodes(list(map(_node, function.messages(7))))
+        own_functions.add(_qualified(function.first_text(10), function.first_text(1)))
     return Graph(
+        # Old files list their weights among the inputs, too.
         inputs=tuple(port for port in ports if port.name not in tensors),
-        outputs=tuple(_port(value) for value in graph.messages(12)),
+        outputs=tuple(map(_port, graph.messages(12))),
         opset=_opset(model),
         external_files=tuple(sorted(contents.files)),
         embedding_rows=_embedding_rows(nodes, tensors),
         operators=frozenset(node.kind for node in nodes),
-        weight_types=frozenset(_element_type(tensor) for tensor in tensors.values()),
+        weight_types=frozenset(map(_element_type, tensors.values())),
         all_operators=frozenset(contents.operators - own_functions),
         ir_version=model.first_int(1),
         block_products=frozenset(contents.block_products),
@@ -141,18 +142,20 @@ def _element_type(tensor: Message) -> str:
 def _port(value: Message) -> Port:
     """Read an input or output (ValueInfoProto)."""
     name = value.texts(1)[0]
-    tensors = [tensor for kind in value.messages(2) for tensor in kind.messages(1)]
+    tensors = value.within(2).messages(1)
     if not tensors:
         return Port(name, "sequence", ())
-    dimensions = [dimension for shape in tensors[0].messages(2) for dimension in shape.messages(1)]
-    shape = tuple(_dimension(dimension) for dimension in dimensions)
-    return Port(name, _TYPES.get(tensors[0].first_int(1), "other"), shape)
+    element_type = _TYPES.get(tensors[0].first_int(1), "other")
+    dimensions = tensors[0].within(2).messages(1)
+    return Port(name, element_type, tuple(map(_dimension, dimensions)))
 
 
 def _dimension(dimension: Message) -> int | str:
     """Return the size of an axis, or the name of one that varies."""
     sizes = dimension.ints(1)
-    return sizes[0] if sizes else dimension.first_text(2) or "?"
+    if sizes:
+        return sizes[0]
+    return dimension.first_text(2) or "?"
 
 
 class _Node(NamedTuple):
@@ -204,15 +207,12 @@ class _Contents:
 
     def _add_attribute(self, attribute: Message, depth: int) -> None:
         """Walk an attribute (AttributeProto): a tensor, a graph, a sparse tensor, or several of one kind."""
-        for number, value in attribute:
-            if not isinstance(value, Message):
-                continue
-            if number in (5, 10):
-                self._add_tensor(value)
-            elif number in (6, 11):
-                self.add_graph(value, [_node(message) for message in value.messages(1)], depth + 1)
-            elif number in (22, 23):
-                self._add_sparse_tensor(value)
+        for tensor in (*attribute.messages(5), *attribute.messages(10)):
+            self._add_tensor(tensor)
+        for graph in (*attribute.messages(6), *attribute.messages(11)):
+            self.add_graph(graph, list(map(_node, graph.messages(1))), depth + 1)
+        for tensor in (*attribute.messages(22), *attribute.messages(23)):
+            self._add_sparse_tensor(tensor)
 
     def _add_tensor(self, tensor: Message) -> None:
         for entry in tensor.messages(13):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +21,20 @@ from sparktasks.runtime.layouts import (
     Precision,
     check_precision,
     companion_suffixes,
+    graph_files,
     is_named,
     layouts_for,
     precision_of,
-    suffixes,
 )
 
 EXPORT = "sparktasks export MODEL FOLDER"
 """The command that makes a folder which is taken here."""
 
-_OTHER_WEIGHTS = (
-    ".safetensors",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".h5",
-    ".msgpack",
-    ".ot",
-    ".gguf",
-    ".tflite",
-    ".npz",
-    ".pb",
-    ".onnx",
+# Weights in other formats or precisions than the chosen ones.
+_OTHER_WEIGHTS = re.compile(
+    r"\.onnx[._]data"
+    r"|\.(safetensors|bin|pt|pth|h5|msgpack|ot|gguf|tflite|npz|pb|onnx)$"
 )
-_OUTSIDE_DATA = (".onnx_data", ".onnx.data")
 
 # Those that `sparktasks optimize` makes, by an option of the same name.
 _MADE = ("int8", "int8w", "int4")
@@ -86,26 +78,21 @@ def onnx_files(folder: Path) -> list[str]:
 
 
 def _find_main(folder: Path, precision: Precision) -> str:
+    """Choose the main graph by its precision; `BundleError` where there is none, or it cannot be chosen."""
     manifest = read_json(folder / genai.FILE)
     if precision == AUTO and manifest is not None:
         return genai.decoder_file(folder, manifest)
+    for names, _ in graph_files(precision):
+        for name, place in product(names, MODEL_FOLDERS):
+            if (folder / place / name).is_file():
+                return str(Path(place, name))
     mains = [main for main, _ in layouts_for(precision)]
-    for main in mains:
-        for name in _candidates(main, suffixes(precision_of(precision, main))):
-            if (folder / name).is_file():
-                return name
-    asked = precision if isinstance(precision, str) else dict(precision)
-    if asked != AUTO and (isinstance(asked, str) or any(is_named(precision, main) for main in mains)):
-        hint = f". Make one with: sparktasks optimize {folder} --{asked}" if asked in _MADE else ""
-        raise BundleError(f"{folder} has no ONNX file in {asked}. ONNX files there: {listed(onnx_files(folder))}{hint}")
-    return _only_variant(folder, mains)
-
-
-def _candidates(graph: str, endings: Sequence[str]) -> Iterator[str]:
-    """Yield the places where a graph's file may be, best first."""
-    for ending in endings:
-        for place in MODEL_FOLDERS:
-            yield str(Path(place) / f"{graph}{ending}.onnx")
+    asked = {precision_of(precision, main) for main in mains}
+    if asked == {AUTO}:
+        return _only_variant(folder, mains)
+    shown = precision if isinstance(precision, str) else dict(precision)
+    hint = f". Make one with: sparktasks optimize {folder} --{shown}" if shown in _MADE else ""
+    raise BundleError(f"{folder} has no ONNX file in {shown}. ONNX files there: {listed(onnx_files(folder))}{hint}")
 
 
 def _only_variant(folder: Path, mains: Sequence[str]) -> str:
@@ -204,15 +191,11 @@ def bundle_files(folder: Path, graphs: Mapping[str, Graph]) -> tuple[str, ...]:
     chosen = set(graphs)
     for model, graph in graphs.items():
         chosen.update(outside_data(model, graph))
-    visible = visible_files(folder)
-    chosen.update(name for name in visible if not _is_other_weight(name))
-    chosen.update(_module_weights(folder, next(iter(graphs))).intersection(visible))
+    module_weights = _module_weights(folder, next(iter(graphs)))
+    for name in visible_files(folder):
+        if name in module_weights or not _OTHER_WEIGHTS.search(name):
+            chosen.add(name)
     return tuple(sorted(chosen))
-
-
-def _is_other_weight(name: str) -> bool:
-    """Tell weights in other formats or precisions than the chosen ones."""
-    return Path(name).suffix in _OTHER_WEIGHTS or any(ending in name for ending in _OUTSIDE_DATA)
 
 
 def _module_weights(folder: Path, model: str) -> set[str]:
@@ -221,7 +204,7 @@ def _module_weights(folder: Path, model: str) -> set[str]:
     if not isinstance(modules, list):
         return set()
     paths = [module.get("path") for module in modules if isinstance(module, dict)]
-    return {f"{path}/model.safetensors" for path in paths if path}
+    return {f"{path}/model.safetensors" for path in paths}
 
 
 def find_small(folder: Path, model: str, name: str) -> Path:

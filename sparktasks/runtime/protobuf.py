@@ -87,6 +87,10 @@ class Message:
         """Return the values of a field that are not numbers."""
         return [value for field, value in self if field == number and isinstance(value, Message)]
 
+    def within(self, number: int) -> Message:
+        """Return the first message of a field; an empty one where there is none."""
+        return next(iter(self.messages(number)), Message(self.data, self.end, self.end))
+
     def texts(self, number: int) -> list[str]:
         """Return the values of a field as strings."""
         return [message.text() for message in self.messages(number)]

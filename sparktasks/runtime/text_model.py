@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparktasks.errors import DataError
+from sparktasks.runtime.attention import longest_text, too_long
 from sparktasks.runtime.batching import equal_batches, pad, token_batches, unpad
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
@@ -65,6 +66,7 @@ class TextModel:
         self.session: Session = open_session(bundle, device, run_seconds)
         self.batch_tokens = batch_tokens
         self._embedding_rows = bundle.graph.embedding_rows
+        self._longest = longest_text(bundle)
 
     def run(self, encodings: Sequence[Encoding], output: str) -> list[Answer]:
         """Return each encoding's part of one graph output: ``(tokens, n)`` where it has a token axis, else ``(n,)``.
@@ -74,8 +76,12 @@ class TextModel:
         """
         found: list[Answer] = [np.empty((0, 1), np.float32)] * len(encodings)
         rows = [_Row(encoding.ids, encoding) for encoding in encodings]
-        # A tokenizer without special tokens makes nothing of some texts.
-        filled = [index for index, row in enumerate(rows) if row.ids]
+        filled = []
+        for index, row in enumerate(rows):
+            if self._longest is not None and len(row.ids) > self._longest:
+                found[index] = too_long(len(row.ids), self._longest)
+            elif row.ids:  # a tokenizer without special tokens makes nothing of some texts
+                filled.append(index)
         if not filled:
             return found
         padding = self.padding(output)

@@ -81,32 +81,40 @@ class Scope:
         if node.op_type not in ("MatMul", "Gemm"):
             return None
         matrix = self._matrices.get(node.input[1])
-        if matrix is not None and node.op_type == "Gemm":
-            matrix = self._gemm_weight(node, matrix)
-        if matrix is None or min(matrix.inputs, matrix.outputs) < _NARROWEST:
+        if matrix is None:
             return None
-        return matrix
+        if node.op_type == "Gemm":
+            if attribute(node, "transB", 0):
+                matrix = replace(matrix, turned=not matrix.turned)
+            if not self._is_plain_gemm(node, matrix):
+                return None
+        narrower = min(matrix.inputs, matrix.outputs)
+        return matrix if narrower >= _NARROWEST else None
 
-    def _gemm_weight(self, node: Any, matrix: Matrix) -> Matrix | None:
-        """Return the weight of a Gemm; None where it does more than multiply by it and add a constant vector."""
-        if attribute(node, "transB", 0):
-            matrix = replace(matrix, turned=not matrix.turned)
-        factors = (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0))
-        if factors != (1.0, 1.0) or attribute(node, "transA", 0):
-            return None
-        bias = node.input[2] if len(node.input) > 2 else ""
-        is_vector = self._shapes.get(bias) == [matrix.outputs]
-        return matrix if is_vector or not bias else None
+    def _is_plain_gemm(self, node: Any, matrix: Matrix) -> bool:
+        """Tell whether a Gemm does no more than multiply by its weight and add a constant vector."""
+        options = (
+            attribute(node, "alpha", 1.0),
+            attribute(node, "beta", 1.0),
+            attribute(node, "transA", 0),
+        )
+        if options != (1.0, 1.0, 0):
+            return False
+        bias = "".join(node.input[2:3])
+        return not bias or self._shapes.get(bias) == [matrix.outputs]
 
     def table(self, node: Any) -> Matrix | None:
         """Return the table that a Gather takes rows of; None where it is something else, or small."""
-        if node.op_type != "Gather" or attribute(node, "axis", 0) != 0:
+        if node.op_type != "Gather":
+            return None
+        if attribute(node, "axis", 0) != 0:
             return None
         matrix = self._matrices.get(node.input[0])
         if matrix is None or matrix.turned:
             return None
         rows, width = matrix.tensor.dims
-        return matrix if rows >= _SHORTEST_TABLE and width >= _NARROWEST else None
+        is_large = rows >= _SHORTEST_TABLE and width >= _NARROWEST
+        return matrix if is_large else None
 
 
 def attribute(node: Any, name: str, default: Any) -> Any:

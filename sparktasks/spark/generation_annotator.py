@@ -11,9 +11,9 @@ from typing import Any
 from sparktasks.errors import BundleError, ParamError, listed
 from sparktasks.kernels.generation import GeneratorRef
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.generation.generator import Reading
+from sparktasks.runtime.generation.generator import GeneratorOptions, Reading
 from sparktasks.runtime.generation.layout import check_generator
-from sparktasks.runtime.generation.scheduler import Capacity
+from sparktasks.runtime.generation.scheduler import BatchLimits
 from sparktasks.runtime.generation.settings import Settings, read_settings, unsupported
 from sparktasks.runtime.generation.words import Words
 from sparktasks.runtime.tokens import longest
@@ -211,18 +211,18 @@ class GenerationAnnotator(ModelAnnotator):
         """Return what a kernel carries to generate."""
         alone = self.getOrDefault(self.batchInvariant)
         sequences = settings.num_beams if alone else max(self.getOrDefault(self.maxSequences), settings.num_beams)
-        capacity = Capacity(
+        limits = BatchLimits(
             sequences, self.getOrDefault(self.cacheTokens), self.getOrDefault(self.batchTokens), alone=alone
         )
-        return GeneratorRef(
-            bundle=self.bundle_ref(),
+        options = GeneratorOptions(
             settings=settings,
             reading=self._reading(settings),
-            capacity=capacity,
+            limits=limits,
             words=self._words(),
             device=self.getOrDefault(self.device),
             run_seconds=self.getOrDefault(self.maxRunSeconds),
         )
+        return GeneratorRef(self.bundle_ref(), options)
 
     def _words(self) -> Words:
         bad, bias = self.getOrDefault(self.badWords), self.getOrDefault(self.logitsBias)

@@ -12,16 +12,15 @@ import importlib
 import json
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.ml.util import MLReader, MLWritable, MLWriter
 from pyspark.sql import SparkSession
 
-from sparktasks.errors import SavedModelError, SparkTasksError, did_you_mean
+from sparktasks.errors import SavedModelError, did_you_mean
 from sparktasks.runtime.bundle import open_bundle
+from sparktasks.runtime.folder_files import interpreting
 from sparktasks.spark.delivery import is_connect
 from sparktasks.spark.sessions import current_session
 from sparktasks.spark.storage import fetch_folder, local_path, put_files
@@ -123,7 +122,7 @@ def load_stage(folder: Path) -> Any:
     """Read the stage saved in a folder of this machine; `SavedModelError` where its metadata are not what was
     written."""
     metadata = read_metadata(folder)
-    with _interpreting(folder):
+    with interpreting(folder, SavedModelError):
         version, model = int(metadata.get("formatVersion", 0)), metadata.get("model")
         if version > FORMAT_VERSION:
             raise SavedModelError(
@@ -145,7 +144,7 @@ def load_stage(folder: Path) -> Any:
 def load_stages(folder: Path) -> list[Any]:
     """Read the stages of a PipelineModel (or the one stage) saved in a folder of this machine, without Spark."""
     metadata = read_metadata(folder)
-    with _interpreting(folder):
+    with interpreting(folder, SavedModelError):
         if not metadata["class"].startswith("pyspark.ml.pipeline."):
             return [load_stage(folder)]
         uids = [_plain_name(uid, folder) for uid in metadata["paramMap"]["stageUids"]]
@@ -166,7 +165,7 @@ def _plain_name(uid: Any, folder: Path) -> str:
 def read_metadata(folder: Path) -> dict[str, Any]:
     """Read the JSON line of a saved stage or pipeline."""
     parts = sorted((folder / "metadata").glob("part-*"))
-    with _interpreting(folder):
+    with interpreting(folder, SavedModelError):
         lines = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines() if line]
         found = json.loads(lines[0]) if lines else None
     if not lines:
@@ -174,19 +173,6 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise SavedModelError(f"{folder}: its metadata are {str(found)[:80]!r}, but a JSON object is expected")
     return found
-
-
-@contextmanager
-def _interpreting(folder: Path) -> Iterator[None]:
-    """Make what goes wrong with odd metadata a `SavedModelError` that names the folder; errors of ours stay."""
-    try:
-        yield
-    except SparkTasksError:
-        raise
-    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise SavedModelError(
-            f"{folder}: its metadata have another form than was written: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _class(name: str, folder: Path) -> Any:

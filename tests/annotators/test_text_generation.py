@@ -400,7 +400,7 @@ def spaced(folder: Path) -> object:
 def test_spaces_are_removed_where_the_param_or_the_bundle_says_so(
     name: str, edit: Callable[[Path], object] | None, asked: bool | None, wanted: bool, make: Make
 ) -> None:
-    assert make(name, edit, cleanUpTokenizationSpaces=asked).kernel().generator.reading.tidy == wanted
+    assert make(name, edit, cleanUpTokenizationSpaces=asked).kernel().generator.options.reading.tidy == wanted
 
 
 @pytest.mark.parametrize("pattern", [r"yes \.", "a != b", "Oui !", "he 's"])

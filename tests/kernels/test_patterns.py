@@ -52,7 +52,7 @@ def test_parts_are_those_of_re(pattern: str) -> None:
         warnings.simplefilter("ignore", FutureWarning)  # of re, for a bracket in a set
         check_pattern(pattern)
         for text in TEXTS:
-            assert Pattern(pattern, 5.0).parts(text) == parts_by_re(pattern, text), text
+            assert Pattern(pattern, 5.0).cutter()(text) == parts_by_re(pattern, text), text
 
 
 def test_only_patterns_that_cannot_backtrack_run_without_a_limit() -> None:
@@ -67,13 +67,13 @@ def test_only_patterns_that_cannot_backtrack_run_without_a_limit() -> None:
 def test_patterns_without_a_limit_are_fast_on_any_text(pattern: str) -> None:
     for text in ("a" * 300_000, " " * 300_000, "a " * 150_000):
         begun = time.process_time()
-        Pattern(pattern, 5.0).parts(text)
+        Pattern(pattern, 5.0).cutter()(text)
         assert time.process_time() - begun < 5
 
 
 def test_a_search_is_ended() -> None:
     with pytest.raises(DataError, match=r"the pattern '\(a\+\)\+b' takes more than 0.1 seconds"):
-        Pattern("(a+)+b", 0.1).parts("a" * 30_000 + "c b")
+        Pattern("(a+)+b", 0.1).cutter()("a" * 30_000 + "c b")
 
 
 def test_what_is_no_pattern_is_refused() -> None:

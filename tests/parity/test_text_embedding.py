@@ -32,8 +32,7 @@ def embed(bundles: Bundles, name: str, texts: list[str], **params: object) -> li
 
 def expected(bundles: Bundles, spec: Spec, texts: list[str]) -> list[np.ndarray]:
     """Return the oracle's vector of each text."""
-    oracle = EmbeddingOracle(bundles.twin(spec.name), spec)
-    return [oracle.vector(text) for text in texts]
+    return EmbeddingOracle(bundles.twin(spec.name), spec).vectors(texts)
 
 
 def same_vector(want: np.ndarray, got: np.ndarray) -> bool:

@@ -42,6 +42,7 @@ def compare(
     texts: Sequence[str], oracle: TokenOracle, strategy: str, found: list[list[Span]], ignored: list[str] | None = None
 ) -> None:
     """Fail unless the spans are those of the oracle; a few texts may differ where two labels tie."""
+    oracle.read(texts)
     expected = [(text, oracle.spans(text, strategy, ignored)) for text in texts]
     most = 1 + round(MOST_TIES * len(texts))
     unequal: list[str] = []

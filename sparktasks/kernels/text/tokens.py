@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sparktasks.errors import DataError
-from sparktasks.kernels.arrow import numbers, strings, to_numpy
+from sparktasks.kernels.arrow import strings
 from sparktasks.kernels.columns import TOKEN, Annotations
 from sparktasks.kernels.writers import write_errors, write_spans
 from sparktasks.ops.patterns import Pattern
@@ -28,45 +28,72 @@ class FindTokens:
 
     def __call__(self, *columns: pa.Array) -> pa.Array:
         source = Annotations(columns[0])
+        separator = self.pattern.separator(is_matched=self.gaps)
+        if separator is not None:
+            return write_errors(TOKEN, source, self._cut_together(source, separator), {}, self.fails)
+        column, faults = self._cut_apart(source)
+        return write_errors(TOKEN, source, column, faults, self.fails)
+
+    def _cut_together(self, source: Annotations, separator: str) -> pa.ListArray:
+        """Cut all texts in one go, with a character between them that no token holds."""
+        texts = ["" if text is None else text for text in source.result]
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        pieces = self.pattern.cutter()(separator.join(texts))
+        starts = np.cumsum(lengths + 1) - lengths - 1
+        return self._written(source, pieces, np.zeros(1, np.int64), starts)
+
+    def _cut_apart(self, source: Annotations) -> tuple[pa.ListArray, dict[int, str]]:
+        """Cut text by text; returns the tokens, and what is wrong with texts by their place."""
+        cut = self.pattern.cutter()
         pieces: list[str] = []
-        counts = np.zeros(len(source), np.int64)
+        firsts = np.zeros(len(source), np.int64)
+        starts = np.zeros(len(source), np.int64)
+        start = 0
         faults: dict[int, str] = {}
         for index, text in enumerate(source.result):
-            if not text:
-                continue
-            try:
-                parts = self.pattern.parts(text)
-            except DataError as error:
-                faults[index] = f"DataError: {error}"
-                continue
-            pieces += parts
-            counts[index] = len(parts)
-        return write_errors(TOKEN, source, self._written(source, pieces, counts), faults, self.fails)
+            firsts[index], starts[index] = len(pieces), start
+            if text:
+                try:
+                    pieces += cut(text)
+                    start += len(text)
+                except DataError as error:
+                    faults[index] = f"DataError: {error}"
+        return self._written(source, pieces, firsts, starts), faults
 
-    def _written(self, source: Annotations, pieces: list[str], counts: np.ndarray) -> pa.ListArray:
-        """Write the tokens among the pieces of all texts, of which text ``index`` has ``counts[index]``."""
-        texts = strings(pieces)
-        lengths = to_numpy(pc.utf8_length(texts))
-        parents = np.repeat(np.arange(len(counts)), counts)
-        # Offsets within all texts joined, less where each text begins there.
-        stops = np.cumsum(lengths, dtype=np.int64)
-        first_pieces = np.cumsum(counts) - counts
-        begins = stops - lengths
-        text_begins = np.zeros(len(counts), np.int64)
-        filled = counts > 0
-        text_begins[filled] = begins[first_pieces[filled]]
-        begins -= text_begins[parents]
-        # Of each text's pieces every second one is a match: the first is what stands before the first match.
-        is_match = (np.arange(len(pieces)) - first_pieces[parents]) % 2 == 1
-        kept = (is_match != self.gaps) & (lengths >= max(1, self.shortest))
+    def _written(
+        self,
+        source: Annotations,
+        pieces: list[str],
+        firsts: np.ndarray,
+        starts: np.ndarray,
+    ) -> pa.ListArray:
+        """Write the tokens among the pieces of all texts.
+
+        ``firsts`` are the places of pieces that stand before a first match: from there on every second one is a match.
+        ``starts`` is where each text begins among all pieces, in characters.
+        """
+        lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        ends = np.cumsum(lengths)
+        kept = (self._are_matches(len(pieces), firsts) != self.gaps) & (lengths >= max(1, self.shortest))
         if self.longest is not None:
             kept &= lengths <= self.longest
-        places = np.flatnonzero(kept)
-        words = texts.take(numbers(places, pa.int64()))
+        words = strings(list(compress(pieces, kept.tolist())), lengths[kept])
         if self.lower:
             words = lower_cased(words)
-        ends = begins + lengths
-        return write_spans(TOKEN, source, parents[places], begins[places], ends[places], words)
+        begins = (ends - lengths)[kept]
+        # Of several texts that begin at one place all but the last are empty: it is the one that has the token.
+        parents = np.searchsorted(starts, begins, side="right") - 1
+        begins -= starts[parents]
+        return write_spans(TOKEN, source, parents, begins, begins + lengths[kept], words)
+
+    @staticmethod
+    def _are_matches(count: int, firsts: np.ndarray) -> np.ndarray:
+        """Tell which pieces are matches, bool, shape ``(count,)``."""
+        places = np.arange(count)
+        if len(firsts) > 1:
+            places -= np.repeat(firsts, np.diff(np.append(firsts, count)))
+        are_matches: np.ndarray = places % 2 == 1
+        return are_matches
 
 
 def lower_cased(words: pa.Array) -> pa.Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sparktasks.errors import DataError
 from sparktasks.runtime import threads
+from sparktasks.runtime.attention import longest_text, too_long
 from sparktasks.runtime.batching import distinct
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
@@ -80,6 +81,7 @@ class Generator:
         )
         self.end_id = end_token_id(bundle, self.tokenizer)
         self._positions = bundle.positions
+        self._longest = longest_text(bundle)
         self._tidies = reading.tidy
         rules = Rules(settings, self._processors(bundle, options.words), None)
         if settings.stop_strings:
@@ -147,6 +149,8 @@ class Generator:
         if not ids:
             return DataError("the tokenizer makes nothing of this text")
         layout = self.decoder.layout
+        if layout.encoder is not None and self._longest is not None and len(ids) > self._longest:
+            return too_long(len(ids), self._longest)
         fault = self._without_embedding(max(ids), layout.source_rows)
         if fault is not None:
             return DataError(f"the text has {fault}")

@@ -47,9 +47,6 @@ class BatchLimits:
     alone: bool = False
 
 
-Capacity = BatchLimits
-
-
 class Scheduler:
     """Generates texts with a decoder, as many at once as there is room for.
 

@@ -16,7 +16,7 @@ from sparktasks.errors import BundleError, DataError
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.generation.generator import Generator, GeneratorOptions, Prompt, Reading
 from sparktasks.runtime.generation.layout import Layout, check_generator
-from sparktasks.runtime.generation.scheduler import Capacity
+from sparktasks.runtime.generation.scheduler import BatchLimits
 from sparktasks.runtime.generation.settings import Settings
 
 GPT2, T5, ROBERTA = "gpt2-text-generation", "t5-text2text-generation", "roberta-token-classification"
@@ -229,7 +229,7 @@ def test_a_token_without_a_row_is_an_error_of_its_prompt(
     (folder / "tokenizer.json").write_text(json.dumps(content))
     bundle = open_bundle(folder)
     settings = Settings(max_new_tokens=5, decoder_start_token_id=0)
-    generator = Generator(bundle, GeneratorOptions(settings, Reading(), Capacity(8, 1 << 16, 512)))
+    generator = Generator(bundle, GeneratorOptions(settings, Reading(), BatchLimits(8, 1 << 16, 512)))
     prompts = generator.prompts(["the king", "the <mask> king", "my lord"])
     found = generator.run(prompts)
     assert isinstance(found[1], DataError)
