@@ -44,7 +44,8 @@ def generated(twin: Path, prompts: Iterable[str], **options: Any) -> list[list[R
     """Return for each prompt one record per returned sequence; options are those of `generate`."""
     network, tokenizer = twin_of(Path(twin))
     records: dict[int, list[Record]] = {}
-    for numbers, ids in alike(tokenizer, prompts):
+    # What stops by a string has no end token: in a batch it would be followed by pads, which may be end tokens.
+    for numbers, ids in alike(tokenizer, prompts, together="stop_strings" not in options):
         answer, sequences = answered(network, ids, options)
         scores = answer.sequences_scores.tolist() if "sequences_scores" in answer else [None] * len(sequences)
         each = len(sequences) // len(numbers)
@@ -67,15 +68,17 @@ def traced(twin: Path, prompts: Iterable[str], **options: Any) -> list[tuple[Ids
     return [traces[number] for number in range(len(traces))]
 
 
-def alike(tokenizer: hf.PreTrainedTokenizerFast, prompts: Iterable[str]) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield the numbers and ids (prompts, tokens) of prompts of one length.
+def alike(
+    tokenizer: hf.PreTrainedTokenizerFast, prompts: Iterable[str], together: bool = True
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield the numbers and ids (prompts, tokens) of prompts of one length, or of each alone.
 
-    They are answered together, as each would be alone, since none is padded; 200 prompts in a third of the time.
+    Those of one length are answered as each would be alone, since none is padded; 200 prompts in a third of the time.
     """
     rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     groups: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
-        groups.setdefault(len(row), []).append(number)
+        groups.setdefault(len(row) if together else number, []).append(number)
     for numbers in groups.values():
         yield numbers, torch.tensor([rows[number] for number in numbers])
 

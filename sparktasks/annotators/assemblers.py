@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
+
 from sparktasks.errors import ParamError
 from sparktasks.kernels.assemblers import CLEANUP, AssembleDocuments, AssembleWords
 from sparktasks.kernels.columns import DOCUMENT, TOKEN
 from sparktasks.spark.annotator import Annotator
+from sparktasks.spark.flat import readable
 from sparktasks.spark.fusion import Chain
 from sparktasks.spark.inputs import STRINGS, TEXTS
 from sparktasks.spark.params import P, one_of, param
-from sparktasks.spark.types import annotation_field
+from sparktasks.spark.types import ANNOTATIONS, annotation_field
 
 
 class DocumentAssembler(Annotator):
@@ -34,10 +39,13 @@ class DocumentAssembler(Annotator):
         """Append one kernel for each column."""
         pairs = self._pairs()
         self.check_distinct([output for _, output in pairs])
-        kernel = AssembleDocuments(self.getOrDefault(self.cleanupMode))
+        cleanup = self.getOrDefault(self.cleanupMode)
+        kernel = AssembleDocuments(cleanup)
         for name, output in pairs:
             column = chain.find(name, self.uid, TEXTS)
-            chain = chain.add(kernel, [column], annotation_field(output, DOCUMENT), self.uid)
+            is_plain = cleanup == "disabled" and isinstance(column.dataType, StringType)
+            field = annotation_field(output, DOCUMENT)
+            chain = chain.add(kernel, [column], field, self.uid, _projected if is_plain else None)
         return chain
 
     def _pairs(self) -> list[tuple[str, str]]:
@@ -50,6 +58,22 @@ class DocumentAssembler(Annotator):
                 f"{self.uid}: inputCols={inputs!r} and outputCols={outputs!r} must be lists of equal length"
             )
         return list(zip(inputs, outputs, strict=True))
+
+
+def _projected(text: Column) -> Column:
+    """Make a document of a string column in Catalyst; `AssembleDocuments` does the same in Arrow."""
+    valid = readable(text)
+    document = F.struct(
+        F.lit(DOCUMENT),
+        F.lit(0),
+        F.length(valid) - 1,
+        valid,
+        F.create_map(F.lit("sentence"), F.lit("0")),
+        F.array().cast("array<float>"),
+        F.lit(None).cast("float"),
+    )
+    documents = F.array(document).cast(ANNOTATIONS)
+    return F.when(F.length(valid) > 0, documents).otherwise(F.array().cast(ANNOTATIONS))
 
 
 class WordsAssembler(Annotator):

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparktasks.errors import OutputError
 from sparktasks.jobs.apart import check_apart, output_location
 from sparktasks.jobs.files import place_of
+from sparktasks.jobs.interrupt import interruptible
 from sparktasks.jobs.lock import NoLock, OutputLock, locked
 from sparktasks.jobs.output import LEFTOVERS, Output, Review
 from sparktasks.jobs.progress import progress, say
@@ -194,8 +195,9 @@ def _write_parts(
 
 
 def _write(job: Job, rows: Annotated, mode: str, label: str) -> Counts:
-    with progress(rows.frame.sparkSession, label):
-        write(rows.frame, job.write, mode)
+    spark = rows.frame.sparkSession
+    with progress(spark, label):
+        interruptible(spark, lambda: write(rows.frame, job.write, mode))
     return counts(rows)
 
 

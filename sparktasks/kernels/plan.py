@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from sparktasks.kernels.arrow import lengths_of, offsets_of, strings, to_numpy
 
 FIRST_WINDOW = 16
-LARGEST_WINDOW = 1024
+LARGEST_WINDOW = 8192
+MODEL_WINDOW = 1024
 WINDOW_BYTES = 32 * 1024 * 1024
 FIRST_WINDOW_BYTES = 256 * 1024
 
@@ -25,7 +26,7 @@ class Kernel(Protocol):
     """Maps Arrow arrays, one per input column and of equal length, to one Arrow array of that length.
 
     Kernels are small picklable values; what they need at run time (sessions, tokenizers) is cached by the process. One
-    that opens what a cell only names may have a ``window_rows``: the most rows it is to be given at once.
+    that runs a model, or opens what a cell only names, has a ``window_rows``: the most rows it is to be given at once.
     """
 
     def __call__(self, *columns: pa.Array) -> pa.Array: ...
@@ -64,7 +65,8 @@ class Plan:
 
     @cached_property
     def window_rows(self) -> int:
-        """The most rows of a window: kernels whose cells may be paths cannot be bounded by the bytes of the cells."""
+        """The most rows of a window. Cheap kernels take many, models as many as make full batches; where cells may be
+        paths, the bytes of the cells are no bound."""
         bounds = [getattr(self.steps[index].kernel, "window_rows", LARGEST_WINDOW) for index in self.needed]
         return min(bounds, default=LARGEST_WINDOW)
 
@@ -79,7 +81,7 @@ class Plan:
 
 
 def execute(plan: Plan, batches: Iterable[Sequence[pa.Array]]) -> Iterator[list[pa.Array]]:
-    """Run a plan over batches in windows that grow from 16 to 1,024 rows, bounded by the bytes they take and make.
+    """Run a plan over batches in windows that grow from 16 rows on, bounded by the bytes they take and make.
 
     Small first windows let ``show(5)`` answer early; large later ones give the models full batches.
     """

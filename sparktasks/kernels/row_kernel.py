@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from sparktasks.errors import DataError
 from sparktasks.kernels.columns import Annotation, Annotations, build
+from sparktasks.kernels.plan import MODEL_WINDOW
 from sparktasks.runtime.batching import distinct
 
 
@@ -29,6 +30,7 @@ class RowKernel(ABC):
 
     fails: bool
     reads_empty: ClassVar[bool] = False
+    window_rows: ClassVar[int] = MODEL_WINDOW
 
     @property
     @abstractmethod

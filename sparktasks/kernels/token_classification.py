@@ -12,6 +12,7 @@ import pyarrow as pa
 from sparktasks.errors import BundleError, DataError
 from sparktasks.kernels.columns import CHUNK, NAMED_ENTITY, Annotation, Annotations
 from sparktasks.kernels.models import TextModelRef
+from sparktasks.kernels.plan import MODEL_WINDOW
 from sparktasks.kernels.row_kernel import RowKernel, annotate_each, failed, inherited
 from sparktasks.ops.logits import softmax
 from sparktasks.ops.spans import Entity, Tokens, aggregate, label_tokens, resolve_overlaps
@@ -144,6 +145,8 @@ class LabelTokens:
 
     model: TextModelRef
     fails: bool
+
+    window_rows = MODEL_WINDOW
 
     def __call__(self, *columns: pa.Array) -> pa.Array:
         source = Annotations(columns[1], documents=Annotations(columns[0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from sparktasks.errors import BundleError, listed
 from sparktasks.runtime import genai
 from sparktasks.runtime.folder_files import check_link, inside, interpreting, read_json, section
 from sparktasks.runtime.folders import Folder
-from sparktasks.runtime.graph import Graph, Port, read_graph
+from sparktasks.runtime.graph import Graph, Port, fixed_size, read_graph
 from sparktasks.runtime.layouts import AUTO, TEXT_ROLES, Precision
 from sparktasks.runtime.model_files import bundle_files, find_graphs, find_small, outside_data
 
@@ -94,6 +94,11 @@ class Bundle(Folder):
         return section(self.config, "text_config")
 
     @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes that config.json names, such as ``BertForSequenceClassification``."""
+        return tuple(map(str, self.config.get("architectures", ())))
+
+    @property
     def model_path(self) -> Path:
         """The ONNX file."""
         return self.folder / self.model
@@ -134,7 +139,7 @@ class Bundle(Folder):
     @property
     def logits_width(self) -> int | None:
         """The size of the logits' last axis; None where the graph leaves it open."""
-        return _fixed_size(self.logits.shape[-1:], 0)
+        return fixed_size(self.logits.shape[-1:], 0)
 
     @cached_property
     def max_length(self) -> int | None:
@@ -152,6 +157,7 @@ class Bundle(Folder):
     def _position_table(self) -> int | None:
         """The number of positions that the model was trained with; None where config.json does not tell."""
         kind = self.config.get("model_type")
+        # A number that is not positive stands for positions without a table.
         positions = self._declared_positions(kind)
         if not positions:
             return None
@@ -179,7 +185,7 @@ class Bundle(Folder):
 
     def _fixed_axis(self, axis: int) -> int | None:
         ids = self.graph.input("input_ids")
-        return None if ids is None else _fixed_size(ids.shape, axis)
+        return None if ids is None else fixed_size(ids.shape, axis)
 
     @property
     def weight_bytes(self) -> int:
@@ -208,14 +214,6 @@ def _smaller(one: int | None, other: int | None) -> int | None:
     return min(one, other)
 
 
-def _fixed_size(shape: Sequence[int | str], axis: int) -> int | None:
-    """Return the size of an axis; None where it may vary, or the shape has not so many axes."""
-    if len(shape) <= axis:
-        return None
-    size = shape[axis]
-    return size if isinstance(size, int) else None
-
-
 def open_bundle(
     folder: str | Path,
     model: str | tuple[str, ...] | None = None,
@@ -233,6 +231,7 @@ def open_bundle(
         raise BundleError(
             f"{folder} is not a folder. A bundle is a folder with config.json, tokenizer.json and an ONNX file"
         )
+    # Nothing below loads a weight: the headers, and the small files.
     models = find_graphs(path, model, precision, roles)
     config = _read_config(path, models[0])
     tokenizer_config = _present(read_json(find_small(path, models[0], "tokenizer_config.json")) or {})

@@ -74,6 +74,7 @@ def check_tokenizer(bundle: Bundle) -> None:
     rows = bundle.graph.embedding_rows
     if rows is None:
         return
+    # An id beyond the table ends the run of its whole batch, in the middle of a job.
     with interpreting(bundle.tokenizer_path):
         beyond = {token: index for token, index in _token_ids(content).items() if index >= rows}
         special = _special_tokens(content)
@@ -142,6 +143,7 @@ def check_logits(bundle: Bundle, *axes: str) -> None:
 def _check_width(bundle: Bundle, width: int) -> None:
     """Raise `BundleError` where logits of so many columns are not those of the labels."""
     config = bundle.config
+    # transformers writes no labels where they are LABEL_0 and LABEL_1, so that a vocabulary may be all there is.
     names_labels = "id2label" in config or "num_labels" in config
     if not names_labels and width == config.get("vocab_size"):
         raise BundleError(

@@ -74,8 +74,10 @@ class Folder:
 
     def current_stamp(self) -> str:
         """Return what `stamp` would be if the folder were looked at now."""
-        states = [(name, (self.folder / name).stat()) for name in self._counted()]
-        lines = [f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states]
+        lines = []
+        for name in self._counted():
+            state = (self.folder / name).stat()
+            lines.append(f"{name} {state.st_size} {state.st_mtime_ns}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def stamped(self) -> Self:
@@ -84,6 +86,7 @@ class Folder:
 
     def check_unchanged(self) -> None:
         """Raise `DeliveryError` where the folder holds other files than when it was opened."""
+        # A folder that is gone is no other model: whoever needs a file says that it is missing.
         if self.folder.is_dir() and self.current_stamp() != self.stamp:
             self.check_content()
 
@@ -113,6 +116,7 @@ def open_folder(source: str | Path, files: Iterable[str] | None = None) -> Folde
     `BundleError` where there is none, where one is missing, and where one is a link to somewhere else.
     """
     path = Path(source).expanduser()
+    # Only the folder is resolved, never the file: in the hub's cache, it is a link to a name without meaning.
     if path.is_file():
         return open_folder(path.parent, (path.name,))
     if not path.is_dir():
@@ -128,9 +132,10 @@ def open_folder(source: str | Path, files: Iterable[str] | None = None) -> Folde
 
 def visible_files(folder: Path) -> list[str]:
     """Return the files of a folder and of the folders in it, without hidden ones, by name."""
-    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    return sorted(str(name) for name in names if not _is_hidden(name))
-
-
-def _is_hidden(name: Path) -> bool:
-    return any(part.startswith(".") for part in name.parts)
+    names = []
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        is_hidden = "/." in f"/{name.as_posix()}"
+        if path.is_file() and not is_hidden:
+            names.append(str(name))
+    return sorted(names)

@@ -7,6 +7,7 @@ protobuf's field headers through mmap takes milliseconds whatever the model's si
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,9 @@ _TYPES = {
     16: "bfloat16",
 }
 BLOCK_PRODUCT = "MatMulNBits"
-_DEEPEST = 64  # branches and loops inside of each other
+
+# Graphs inside of graphs: no exporter nests them so deep, and Python's own stack must not be what ends the search.
+_DEEPEST = 64
 _HOLDS_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _PICKS_ROWS = frozenset({"Gather", "GatherBlockQuantized"})
 _SAME_VALUES = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -39,6 +42,14 @@ class Port:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+
+def fixed_size(shape: Sequence[int | str], axis: int) -> int | None:
+    """Return the size of an axis; None where it may vary, or the shape has not so many axes."""
+    if len(shape) <= axis:
+        return None
+    size = shape[axis]
+    return size if isinstance(size, int) else None
 
 
 class BlockProduct(NamedTuple):
@@ -227,6 +238,7 @@ class _Contents:
 
 def block_product(node: Message) -> BlockProduct:
     """Read what kind of product a MatMulNBits node is (NodeProto)."""
+    # An attribute that is missing has the default of onnxruntime's schema.
     numbers = {attribute.first_text(1): attribute.first_int(3) for attribute in node.messages(5)}
     return BlockProduct(numbers.get("bits", 4), numbers.get("block_size", 0), numbers.get("accuracy_level", 0))
 
@@ -242,6 +254,7 @@ def _is_own(domain: str) -> bool:
 
 def _embedding_rows(nodes: list[_Node], tensors: dict[str, Message]) -> int | None:
     """Find the table that ``input_ids`` picks rows of; None where the graph hides it behind other nodes."""
+    # Exporters put casts and reshapes between the ids and the lookup.
     ids = {"input_ids"}
     for node in nodes:
         if node.kind in _SAME_VALUES and node.inputs[0] in ids:

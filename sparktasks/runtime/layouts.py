@@ -19,20 +19,24 @@ TEXT_ROLES = (ENCODER, STEP, EMBED)
 """The roles of graphs that text alone needs."""
 
 LAYOUTS: dict[str, dict[str, str]] = {
+    # One graph, but for some models that see: Phi-3-V.
     "model": {
         VISION: "vision_encoder",
         MERGE: "prepare_inputs_embeds",
     },
+    # Decoders and encoder-decoders with and without a cache in one graph. Those that see or hear take vectors.
     "decoder_model_merged": {
         ENCODER: "encoder_model",
         EMBED: "embed_tokens",
         VISION: "vision_encoder",
         AUDIO: "audio_encoder",
     },
+    # The same in two graphs, as Optimum wrote them before it merged them.
     "decoder_model": {
         ENCODER: "encoder_model",
         STEP: "decoder_with_past_model",
     },
+    # Two towers: CLIP, CLAP.
     "text_model": {
         VISION: "vision_model",
         AUDIO: "audio_model",

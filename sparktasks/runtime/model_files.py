@@ -90,13 +90,21 @@ def _find_main(folder: Path, precision: Precision) -> str:
     asked = {precision_of(precision, main) for main in mains}
     if asked == {AUTO}:
         return _only_variant(folder, mains)
-    shown = precision if isinstance(precision, str) else dict(precision)
-    hint = f". Make one with: sparktasks optimize {folder} --{shown}" if shown in _MADE else ""
-    raise BundleError(f"{folder} has no ONNX file in {shown}. ONNX files there: {listed(onnx_files(folder))}{hint}")
+    raise _lacks_precision(folder, precision)
+
+
+def _lacks_precision(folder: Path, precision: Precision) -> BundleError:
+    """Say that a folder has no main graph in a precision, and what makes one."""
+    asked = precision if isinstance(precision, str) else dict(precision)
+    message = f"{folder} has no ONNX file in {asked}. ONNX files there: {listed(onnx_files(folder))}"
+    if asked in _MADE:
+        message += f". Make one with: sparktasks optimize {folder} --{asked}"
+    return BundleError(message)
 
 
 def _only_variant(folder: Path, mains: Sequence[str]) -> str:
     """Return the file of the first main graph that has any, where it has only one."""
+    # A folder with the one file that `sparktasks optimize` made, or that somebody fetched, needs no further words.
     files = onnx_files(folder)
     for main in mains:
         variants = _variants(files, main)
@@ -130,15 +138,17 @@ def _transformers_components(folder: Path) -> list[str]:
 
 def _lacks_model(folder: Path) -> BundleError:
     """Name all that a folder without any ONNX file lacks, and what it may be instead."""
-    other = next((path.name for path in sorted(folder.rglob("*.gguf"))), None)
-    kind = f"{folder} holds a GGUF model ({other}), which llama.cpp runs. It" if other else str(folder)
+    who = str(folder)
+    others = sorted(folder.rglob("*.gguf"))
+    if others:
+        who = f"{folder} holds a GGUF model ({others[0].name}), which llama.cpp runs. It"
     missing = []
     if not _has_any(folder, "config.json", "onnx/config.json"):
         missing.append("config.json")
     if not _has_any(folder, "**/tokenizer*.json", "**/*.model", "**/vocab.*"):
         missing.append("tokenizer.json")
     return BundleError(
-        f"{kind} has no {', no '.join([*missing, 'model.onnx'])}, at its root or in onnx/, nor another ONNX file. "
+        f"{who} has no {', no '.join([*missing, 'model.onnx'])}, at its root or in onnx/, nor another ONNX file. "
         f"Export the original model with: {EXPORT}"
     )
 
@@ -168,6 +178,7 @@ def _companion(folder: Path, place: Path, graph: str, precision: Precision, endi
         name = str(place / f"{graph}{suffix}.onnx")
         if (folder / name).is_file():
             return name
+    # The graphs of one model lie in one place: onnx/ may hold other exports than the root.
     beside = [name for name in onnx_files(folder) if Path(name).parent == place]
     if is_named(precision, graph):
         asked = precision_of(precision, graph)

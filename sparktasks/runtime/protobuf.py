@@ -56,6 +56,7 @@ class Message:
                 value = Message(self.data, at, at + size)
                 at += size
             else:
+                # Groups, the kinds 3 and 4, are older than ONNX: a KeyError here means that this is no such file.
                 at += _FIXED_SIZES[wire]
             if at > self.end:
                 raise EOFError(f"byte {start} begins a field of {at - start} bytes, {self.end - start} are left")
@@ -112,6 +113,7 @@ class Message:
         return next(iter(self.ints(number)), default)
 
     def _packed(self) -> list[int]:
+        # Lists of numbers are written both ways: each as a field of its own, or all in the bytes of one.
         values = []
         at = self.start
         while at < self.end:

@@ -181,8 +181,8 @@ def _modes(bundle: Bundle, config: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if modes:
         return tuple(modes)
-    architectures = map(str, bundle.config.get("architectures") or ())
-    is_causal = any(name.endswith("ForCausalLM") for name in architectures)
+    # Vectors of decoders are made by embedding models that say nothing of a pooling: their last token has read all.
+    is_causal = any(name.endswith("ForCausalLM") for name in bundle.architectures)
     return ("last",) if is_causal and not config else ("mean",)
 
 

@@ -30,7 +30,6 @@ from sparktasks.runtime.manifests import (
     CONTENT,
     MANIFEST,
     is_whole,
-    is_whole_thoroughly,
     last_use,
     listed_bytes,
     sync,
@@ -114,7 +113,7 @@ class Store:
 
     def damaged(self) -> list[Path]:
         """Read every entry whole and return the folders of those that do not hold what was put there."""
-        return [folder for folder in self.folders() if not is_whole_thoroughly(folder)]
+        return [folder for folder in self.folders() if not is_whole(folder, thoroughly=True)]
 
     def remove(self, folder: Path) -> bool:
         """Take an entry away unless it is in use."""

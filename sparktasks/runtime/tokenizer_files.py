@@ -102,6 +102,7 @@ def read_tokenizer_files(bundle: Bundle) -> TokenizerFiles:
 
 def _family(bundle: Bundle, config: Mapping[str, Any]) -> Family:
     """Find the rules of the tokenizer's class: the one that is named, else the one of the model's type."""
+    # transformers looks at config.json's class before it goes by the model's type.
     name = config.get("tokenizer_class") or bundle.config.get("tokenizer_class")
     if name is None:
         name = MODEL_FAMILIES.get(str(bundle.config.get("model_type")), "")
@@ -113,6 +114,7 @@ def _merged(config: Mapping[str, Any], special_map: Mapping[str, Any]) -> dict[s
     named = dict(config)
     for role, token in special_map.items():
         if role == _ADDITIONAL and isinstance(token, list):
+            # Lists are joined, where every other entry replaces the one of tokenizer_config.json.
             known = named.get(role) or []
             known_texts = set(map(token_text, known))
             named[role] = [*known, *(new for new in token if token_text(new) not in known_texts)]

@@ -28,6 +28,7 @@ def load_tokenizer(bundle: Bundle, files: TokenizerFiles) -> Tokenizer:
         raise BundleError(
             f"{bundle.tokenizer_path} is not a tokenizer file that the tokenizers library reads: {error}"
         ) from error
+    # What is baked into the file holds for one use of it; texts are cut and filled up elsewhere.
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = bool(files.config.get("split_special_tokens", False))
@@ -91,6 +92,7 @@ def set_state(tokenizer: Tokenizer, part: str, wanted: Mapping[str, Any], kind: 
     changed = {key: value for key, value in wanted.items() if key in state and state[key] != value}
     if not changed or kind not in (None, state["type"]):
         return
+    # The library's objects cannot be changed in all fields, so that a new one takes the old one's place.
     name = state.pop("type")
     # A post-processor's tokens are pairs of text and id, which JSON has as lists.
     pairs = {key: tuple(state[key]) for key in ("sep", "cls") if key in state}

@@ -27,13 +27,13 @@ def _is_nested(dtype: DataType) -> bool:
 def flat_columns(column: Column, dtype: DataType) -> list[Column]:
     """Take a column apart."""
     if isinstance(dtype, StringType):
-        return [_readable(column)]
+        return [readable(column)]
     if isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StringType):
-        return [F.transform(column, _readable)]
+        return [F.transform(column, readable)]
     return [part(column) for part in _parts(dtype)]
 
 
-def _readable(column: Column) -> Column:
+def readable(column: Column) -> Column:
     """Put U+FFFD in the place of bytes that are not UTF-8, over which Spark's own conversion to pandas would fail."""
     if hasattr(F, "make_valid_utf8"):
         valid: Column = F.make_valid_utf8(column)

@@ -19,7 +19,7 @@ from sparktasks.errors import ColumnError, did_you_mean, listed
 from sparktasks.kernels.plan import Kernel, Plan, Ref, Step
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.spark.delivery import deliver
-from sparktasks.spark.inputs import Visible, Wanted, misfit
+from sparktasks.spark.inputs import Projection, Visible, Wanted, misfit
 from sparktasks.spark.vectorized import fused_columns, quoted
 
 _ATTRIBUTE = "_sparktasks_chain"
@@ -62,16 +62,33 @@ class Chain:
             raise misfit(who, columns[0], wanted, self.visible)
         return columns[0]
 
-    def add(self, kernel: Kernel, arguments: Sequence[Visible], output: StructField, who: str) -> Chain:
-        """Append a kernel; its arguments are bound now, so overwriting one of them later does not change what it
-        reads."""
-        chain, refs = self, []
+    def add(
+        self,
+        kernel: Kernel,
+        arguments: Sequence[Visible],
+        output: StructField,
+        who: str,
+        projection: Projection | None = None,
+    ) -> Chain:
+        """Append a kernel; its arguments are bound now, so overwriting one of them later does not change what it reads.
+
+        ``projection`` computes the same column in Catalyst, of the one argument.
+        """
+        chain: Chain = self
+        refs = []
         for column in arguments:
             chain, ref = chain._bind(column)
             refs.append(ref)
-        made = Visible(output.name, output.dataType, output.metadata, step=len(chain.steps))
+        position = arguments[0].position if arguments else None
+        written = Visible(
+            output.name,
+            output.dataType,
+            output.metadata,
+            step=len(chain.steps),
+            projection=None if projection is None or position is None else (projection, position),
+        )
         steps = (*chain.steps, Step(kernel, tuple(refs)))
-        return replace(chain, steps=steps, visible=chain._placed(made, who))
+        return replace(chain, steps=steps, visible=chain._placed(written, who))
 
     def needing(self, bundle: Bundle) -> Chain:
         """Let a bundle be delivered to the executors with this chain."""
@@ -95,34 +112,46 @@ class Chain:
         return replace(self, visible=tuple(column for column in self.visible if column not in columns))
 
     def plan(self) -> tuple[Plan, list[Visible]]:
-        """Return what the workers run, and the columns that come back, in order."""
-        made = [column for column in self.visible if column.step is not None]
-        return Plan(self.steps, tuple(column.step for column in made if column.step is not None)), made
+        """Return what is run where every column comes from a kernel, and the columns that come back, in order."""
+        return self._plan_of([column for column in self.visible if column.step is not None])
+
+    def _plan_of(self, columns: list[Visible]) -> tuple[Plan, list[Visible]]:
+        return Plan(self.steps, tuple(column.step for column in columns if column.step is not None)), columns
 
     def frame(self) -> DataFrame:
         """Build the DataFrame that runs this chain over its base, and let it carry the chain on."""
         assert self.base is not None
-        plan, made = self.plan()
         names = self.base.columns
-        appended = [column.position for column in self.visible if column.step is None] == list(range(len(names)))
-        base = (
-            self.base
-            if appended or self._distinct(names)
-            else self.base.toDF(*(f"c{index}" for index in range(len(names))))
+        kept = [column.position for column in self.visible if column.step is None]
+        appends_only = kept == list(range(len(names)))
+        base = self.base
+        if not appends_only and not self._distinct(names):
+            base = base.toDF(*[f"c{index}" for index in range(len(names))])
+        # What Catalyst can compute need not come back from Python.
+        plan, generated = self._plan_of(
+            [column for column in self.visible if column.step is not None and column.projection is None]
         )
-        inputs = [(base.columns[column.position or 0], column.known_type) for column in self.inputs]
+        needed = {ref.place for step in plan.needed for ref in self.steps[step].arguments if not ref.from_step}
+        plan, inputs = _reading(plan, self.inputs, sorted(needed))
         raw, temporary, expressions = fused_columns(
-            base, plan, inputs, [column.known_type for column in made], deliver(self.bundles, base.sparkSession)
+            base,
+            plan,
+            [(base.columns[column.position or 0], column.known_type) for column in inputs],
+            [column.known_type for column in generated],
+            deliver(self.bundles, base.sparkSession) if generated else [],
         )
-        outputs = [
-            expression.alias(column.name, metadata=column.metadata)
-            for column, expression in zip(made, expressions, strict=True)
-        ]
-        frame = (
-            raw.select("*", *outputs).drop(*temporary)
-            if appended
-            else raw.select(*self._arranged(base.columns, outputs))
-        )
+        columns = dict(zip([column.name for column in generated], expressions, strict=True))
+        outputs = []
+        for column in self.visible:
+            if column.step is not None:
+                if column.projection is not None:
+                    project, position = column.projection
+                    columns[column.name] = project(quoted(base.columns[position]))
+                outputs.append(columns[column.name].alias(column.name, metadata=column.metadata))
+        if appends_only:
+            frame = raw.select("*", *outputs).drop(*temporary)
+        else:
+            frame = raw.select(*self._arranged(base.columns, outputs))
         frame.__dict__[_ATTRIBUTE] = self
         return frame
 
@@ -153,6 +182,16 @@ def chain_of(df: DataFrame) -> Chain:
         for n, field in enumerate(df.schema.fields)
     )
     return Chain(df, visible, case_sensitive=_is_on(settings.get("spark.sql.caseSensitive", "false")))
+
+
+def _reading(plan: Plan, inputs: Sequence[Visible], needed: Sequence[int]) -> tuple[Plan, list[Visible]]:
+    """Let a plan read only those inputs that it needs; returns it and them."""
+    places = {place: number for number, place in enumerate(needed)}
+    steps = []
+    for step in plan.steps:
+        refs = [ref if ref.from_step else Ref(False, places.get(ref.place, 0)) for ref in step.arguments]
+        steps.append(Step(step.kernel, tuple(refs)))
+    return Plan(tuple(steps), plan.outputs), [inputs[place] for place in needed]
 
 
 def _is_on(setting: Any) -> bool:

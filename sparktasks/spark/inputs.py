@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+from pyspark.sql import Column
 from pyspark.sql.types import (
     ArrayType,
     BooleanType,
@@ -35,12 +36,17 @@ class Wanted:
     local: tuple[pa.DataType, ...]
 
 
+Projection = Callable[[Column], Column]
+
+
 @dataclass(frozen=True)
 class Visible:
     """A column as the user sees it after the chain: its Spark type, metadata, and the step that makes it or its
     position in the frame the chain started from.
 
-    An input of a `LocalPipeline` has no Spark type, but ``wanted`` tells what it is read as.
+    An input of a `LocalPipeline` has no Spark type, but ``wanted`` tells what it is read as. A column that Catalyst can
+    compute from one of the frame's columns, too, has a ``projection``: the function that does, and that column's
+    position. It then need not come back from Python.
     """
 
     name: str
@@ -49,6 +55,7 @@ class Visible:
     step: int | None = None
     position: int | None = None
     wanted: Wanted | None = field(default=None, repr=False)
+    projection: tuple[Projection, int] | None = field(default=None, repr=False)
 
     @property
     def known_type(self) -> DataType:

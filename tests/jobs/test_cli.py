@@ -249,7 +249,7 @@ def test_a_session_of_its_own_takes_batches_that_suit_the_slowest_stage(tmp_path
 def test_settings_that_a_running_session_has_in_another_case_are_not_missed(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = {"spark.sql.caseSensitive": "FALSE", "spark.ui.enabled": False, "spark.sql.shuffle.partitions": 7}
+    config = {"spark.log.level": "error", "spark.ui.enabled": "False", "spark.sql.shuffle.partitions": 7}
     with session_of(load_job(write_job(tmp_path, spark={"config": config}))) as running:
         assert running.conf.get("spark.sql.shuffle.partitions") == "2"
     [line] = capsys.readouterr().err.splitlines()

@@ -22,6 +22,10 @@ from sparktasks.spark.generation_annotator import generation_config
 
 HALVES = [spec.name for spec in SPECS if spec.precision == HALF]
 FAMILIES = [spec.name for spec in SPECS if spec.layout in (PAST, MERGED) and spec.name.count("-") < 3]
+# Families whose graphs want other inputs, or keep another cache, than those of the others: with and without positions,
+# of shared and of fused keys, with forced first and last tokens.
+KINDS = [f"{arch}-text-generation" for arch in ("gpt2", "bloom", "llama", "gpt_bigcode")]
+KINDS += [f"{arch}-text2text-generation" for arch in ("t5", "bart", "m2m_100")]
 LAYOUTS = [spec.name for spec in SPECS if spec.name not in (*FAMILIES, *HALVES)]
 ROOM = BatchLimits(32, 1 << 16, 512)
 # What runs together, and of how many prompts one is tried: alone they take longest.

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers as hf
 from scipy.stats import chisquare
-from tiny_bundles.generation_oracle import generated
+from tiny_bundles.generation_oracle import Record, generated
 
 from sparktasks import Summarizer, TextGenerator, Translator
 from sparktasks.ops import sampling
@@ -23,7 +23,7 @@ from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.generation.generator import GeneratorOptions, Reading, open_generator
 
 from .conftest import Bundles
-from .generations import BEAMS, FAMILIES, GREEDY, LAYOUTS, ROOM, generator, same, texts_of, written
+from .generations import BEAMS, FAMILIES, GREEDY, KINDS, LAYOUTS, ROOM, generator, same, texts_of, written
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
@@ -33,9 +33,10 @@ STORIES = Path(__file__).resolve().parents[3] / "shared" / "models" / "stories26
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_write_what_transformers_writes(name: str, bundles: Bundles, prompts: list[str]) -> None:
-    greedy = same(name, bundles.folder(name), bundles.twin(name), prompts, **GREEDY)
-    beams = same(name, bundles.folder(name), bundles.twin(name), prompts, **BEAMS)
-    assert len({records[0].ids for records in greedy}) > 0.9 * len(set(prompts))
+    some = prompts if name in KINDS else prompts[::2]
+    greedy = same(name, bundles.folder(name), bundles.twin(name), some, **GREEDY)
+    beams = same(name, bundles.folder(name), bundles.twin(name), some, **BEAMS)
+    assert len({records[0].ids for records in greedy}) > 0.9 * len(set(some))
     assert len({len(records[0].ids) for records in greedy}) > 5, "texts are to end at different lengths"
     assert sum(left[0].ids[:8] != right[0].ids[:8] for left, right in zip(greedy, beams, strict=True)) > 10
 
@@ -113,8 +114,13 @@ def test_processors_do_what_those_of_transformers_do(
 ) -> None:
     some = prompts[:40]
     changed = same(name, bundles.folder(name), bundles.twin(name), some, **{**GREEDY, **OPTIONS[option]})
-    plain = generated(bundles.twin(name), some, **GREEDY)
-    assert changed != plain, "this option changes nothing here: nothing was tested"
+    assert changed != plain_records(bundles.twin(name), tuple(some)), "this option changes nothing: nothing was tested"
+
+
+@lru_cache(maxsize=2)
+def plain_records(twin: Path, texts: tuple[str, ...]) -> list[list[Record]]:
+    """Return what greedy search generates with no other option."""
+    return generated(twin, texts, **GREEDY)
 
 
 @pytest.mark.parametrize("option", BEAM_OPTIONS)
@@ -125,11 +131,10 @@ def test_beam_options_do_what_those_of_transformers_do(
     same(name, bundles.folder(name), bundles.twin(name), prompts[:40], **{**BEAMS, **BEAM_OPTIONS[option]})
 
 
-@pytest.mark.parametrize("name", PROCESSED)
-def test_a_forced_first_token_comes_first(name: str, bundles: Bundles, prompts: list[str]) -> None:
-    if name.startswith("t5"):
-        records = same(name, bundles.folder(name), bundles.twin(name), prompts[:40], **GREEDY, forced_bos_token_id=50)
-        assert {record[0].ids[0] for record in records} == {50}
+def test_a_forced_first_token_comes_first(bundles: Bundles, prompts: list[str]) -> None:
+    name = "t5-text2text-generation"
+    records = same(name, bundles.folder(name), bundles.twin(name), prompts[:40], **GREEDY, forced_bos_token_id=50)
+    assert {record[0].ids[0] for record in records} == {50}
 
 
 @pytest.mark.parametrize(

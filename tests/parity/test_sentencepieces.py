@@ -93,6 +93,16 @@ def test_ids_equal_transformers(oracle: Any, ours: Callable[..., SentencePieceTo
     assert len({len(ids) for ids in found}) > 20
 
 
+def test_flags_of_the_tokenizer_are_no_tokens(m2m100: M2M100Tokenizer, tmp_path: Path) -> None:
+    m2m100.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(config | {"add_eos_token": True, "add_bos_token": False})
+    )
+    (pieces,) = opened(tmp_path).encode(["It is True or False"], special=False)
+    assert pieces.ids == m2m100("It is True or False", add_special_tokens=False)["input_ids"]
+
+
 def test_texts_equal_transformers(oracle: Any, ours: Callable[..., SentencePieceTokenizer], texts: list[str]) -> None:
     tokenizer = ours()
     for number, text in enumerate([*texts[::3], *EXTRA]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny_bundles.text_encoders import SPECS, TEXT
+from tiny_bundles.text_encoders import BY_NAME, SPECS, TEXT
 from tiny_bundles.text_oracles import LabelScore, text_labels
 
 from sparktasks import DocumentAssembler, LocalPipeline, TextClassifier
@@ -40,8 +40,9 @@ def classify_pairs(bundles: Bundles, name: str, pairs: list[Pair]) -> list[list[
 
 @pytest.mark.parametrize("name", NAMES)
 def test_text_classifier_equals_transformers(name: str, bundles: Bundles, texts: list[str]) -> None:
-    found = classify(bundles, name, texts)
-    assert_all(texts, text_labels(bundles.twin(name), texts), found, same_labels)
+    some = texts[::3] if BY_NAME[name].pads else texts  # whose networks and texts are those of another bundle
+    found = classify(bundles, name, some)
+    assert_all(some, text_labels(bundles.twin(name), some), found, same_labels)
 
 
 @pytest.mark.parametrize("name", NAMES)

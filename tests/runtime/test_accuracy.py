@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from sparktasks import cli
 from sparktasks.errors import ParamError
 from sparktasks.runtime import sharing
 from sparktasks.runtime.accuracy import LEVEL_VARIABLE, level_for, with_level
@@ -93,6 +94,29 @@ def test_a_level_that_a_file_states_stays(int4: Make) -> None:
 def test_the_header_tells_bits_block_and_level(int4: Make) -> None:
     assert int4(None, T5).graph.block_products == {BlockProduct(4, 32, 0), BlockProduct(8, 32, 0)}
     assert int4(4, T5).graph.block_products == {BlockProduct(4, 32, 4), BlockProduct(8, 32, 4)}
+
+
+@pytest.mark.parametrize(
+    ("level", "asked", "said"),
+    [
+        (None, "4", "left open, set to 4 on CPUs"),
+        (None, "0", "left open"),
+        (4, "4", "4"),
+        (1, "4", "1"),
+    ],
+)
+def test_inspect_tells_bits_block_and_level(
+    level: int | None,
+    asked: str,
+    said: str,
+    int4: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(LEVEL_VARIABLE, asked)
+    cli.main(["inspect", str(int4(level).folder)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights")]
+    assert lines == [f"weights     model_int4.onnx: 4 bits in blocks of 32, accuracy level {said}"]
 
 
 def logits(session: Session) -> np.ndarray:

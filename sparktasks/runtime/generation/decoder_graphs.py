@@ -7,7 +7,7 @@ from collections.abc import Collection
 from sparktasks.errors import BundleError, listed
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.generation.tokenizer import largest_ordinary_id
-from sparktasks.runtime.graph import Port
+from sparktasks.runtime.graph import Port, fixed_size
 from sparktasks.runtime.model_files import EXPORT
 
 IDS = ("input_ids", "decoder_input_ids")
@@ -41,12 +41,14 @@ def check_decoder(bundle: Bundle) -> None:
             f"{bundle.folder}: {bundle.model} takes the inputs {listed(unknown)}; a decoder's are "
             f"{listed(_DECODER_INPUTS)} and past_key_values.*"
         )
+    # Models that see count time, height and width, each on its own. Of text the three are alike.
     positions = bundle.graph.input(POSITIONS)
     if positions is not None and len(positions.shape) == 3 and isinstance(positions.shape[0], str):
         raise BundleError(
             f"{bundle.folder}: {bundle.model} takes position_ids of three axes, of which the first must have a "
             "fixed size"
         )
+    # An encoder for pictures or sound has neither.
     if inputs.isdisjoint(_TEXT_INPUTS):
         raise BundleError(
             f"{bundle.folder}: {bundle.model} takes neither {listed(IDS)} nor {EMBEDS!r}: it is no decoder"
@@ -78,9 +80,9 @@ def _check_output(bundle: Bundle, port: Port | None, what: str, axis: str) -> No
     """Raise `BundleError` where an output is missing, or has not three axes."""
     if port is not None and len(port.shape) == 3:
         return
-    computed = {output.name: list(output.shape) for output in bundle.graph.outputs}
-    for name in [name for name in computed if name.startswith("present")]:
-        del computed[name]
+    # The cache would fill the message.
+    others = [output for output in bundle.graph.outputs if not output.name.startswith("present")]
+    computed = {output.name: list(output.shape) for output in others}
     raise BundleError(
         f"{bundle.folder}: {bundle.model} computes {computed}, so it cannot generate text: "
         f"{what} of shape (batch, tokens, {axis}) are expected"
@@ -104,12 +106,15 @@ def check_axes(bundle: Bundle, is_step: bool, ids: Collection[str] = ()) -> None
 
     A graph for a step of one token has a fixed length. ``ids`` names more inputs of texts and tokens.
     """
+    checked = {*_TWO_OPEN_AXES, *ids}
     for port in bundle.graph.inputs:
-        if port.name not in _TWO_OPEN_AXES and port.name not in ids:
+        if port.name not in checked:
             continue
-        is_one_token = is_step and port.name in _TEXT_INPUTS and port.shape[1:2] == (1,)
-        axes = port.shape[:1] if is_one_token else port.shape[:2]
-        if any(isinstance(size, int) for size in axes):
+        # Some exporters fix the length of a graph for steps at one token, which is what it is run on.
+        batch, length = fixed_size(port.shape, 0), fixed_size(port.shape, 1)
+        if is_step and port.name in _TEXT_INPUTS and length == 1:
+            length = None
+        if batch is not None or length is not None:
             raise BundleError(
                 f"{bundle.folder}: {bundle.model} takes {port.name} of the fixed shape {list(port.shape)}; "
                 "to generate text, batch and length must vary. "
@@ -122,12 +127,12 @@ def check_head(bundle: Bundle, is_plain: bool) -> None:
 
     ``is_plain`` says that the graph has neither a cache nor an encoder, so that nothing but config.json tells.
     """
-    architectures = map(str, bundle.config.get("architectures") or ())
-    masked = [name for name in architectures if name.endswith("ForMaskedLM")]
+    masked = [name for name in bundle.architectures if name.endswith("ForMaskedLM")]
     if masked and is_plain:
         raise BundleError(
             f"{bundle.folder}: config.json says {listed(masked)}: such a model fills gaps and cannot continue texts"
         )
+    # Logits may be wider than the vocabulary, which trainers round up, and never narrower.
     width = bundle.logits_width
     largest = largest_ordinary_id(bundle)
     if width is not None and largest is not None and width <= largest:

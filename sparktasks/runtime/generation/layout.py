@@ -150,6 +150,7 @@ def read_layout(bundle: Bundle) -> Layout:
             f"encoder_model.onnx beside {bundle.model}. Export both: {EXPORT}"
         )
     step_graph = bundle if has_cache(bundle) else bundle.part("decoder_with_past_model")
+    # Without a cache in either graph, each step reads the whole text again.
     layout = Layout(bundle, step_graph, encoder, bundle.part("embed_tokens"))
     _check_graphs(layout)
     _ = layout.slots  # raises where the cache is none that is known here
@@ -182,8 +183,7 @@ def generates(bundle: Bundle) -> bool:
     config.json."""
     if has_cache(bundle) or len(bundle.graphs) > 1:
         return True
-    architectures = map(str, bundle.config.get("architectures", ()))
-    return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
+    return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in bundle.architectures)
 
 
 def check_generator(bundle: Bundle) -> None:
@@ -217,6 +217,7 @@ def _slot(step_graph: Bundle, prompt_graph: Bundle, port: Port, begins_left: boo
 def _axes(bundle: Bundle, port: Port) -> tuple[int, ...]:
     """Mark the axes that vary: the first is the rows, the other the columns."""
     shape = list(port.shape)
+    # Some exporters leave the width of a head open, though it is always the same.
     if len(shape) == 4 and isinstance(shape[3], str) and "head_dim" in bundle.config:
         shape[3] = int(bundle.config["head_dim"])
     varying = [axis for axis, size in enumerate(shape) if isinstance(size, str)]

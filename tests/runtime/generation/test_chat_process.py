@@ -97,8 +97,9 @@ def test_an_idle_process_ends_and_the_next_chat_starts_another(
     process: TemplateProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat_process, "IDLE_SECONDS", 0.3)
+    before = helpers(os.getpid())
     assert ask(process) == "Hello"
-    (first,) = helpers(os.getpid())
+    (first,) = helpers(os.getpid()) - before
     wait_until(lambda: not runs(first), "the idle process goes on")
     assert ask(process, "again") == "again"
     assert first not in helpers(os.getpid())
@@ -107,20 +108,13 @@ def test_an_idle_process_ends_and_the_next_chat_starts_another(
 def test_a_chat_that_comes_just_when_the_process_ends_is_answered(
     process: TemplateProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process ends as soon as it is ready: whatever is asked first comes too late."""
-    idle = iter([0.0, 60.0])
-    real = subprocess.Popen
-
-    def started(command: list[str], **options: object) -> object:
-        return real([*command[:2], chat_process._CODE.format(idle_seconds=next(idle))], **options)  # type: ignore
-
-    monkeypatch.setattr(subprocess, "Popen", started)
-    monkeypatch.setattr(TemplateProcess, "_is_running", lambda self: self._process is not None, raising=False)
-    running = process._running()
-    running.wait(WAIT)
-    running.returncode = None  # as if it had not been noticed yet
+    with monkeypatch.context() as patch:
+        patch.setattr(chat_process, "IDLE_SECONDS", 0.0)
+        ended = process._running()
+        assert ended.wait(WAIT) == 0
+    monkeypatch.setattr(ended, "poll", lambda: None)  # it ends right after it was looked at
     assert ask(process) == "Hello"
-    assert next(idle, None) is None
+    assert process._process is not ended
 
 
 def test_an_interrupted_chat_leaves_no_answer_for_the_next_one(
@@ -128,12 +122,13 @@ def test_an_interrupted_chat_leaves_no_answer_for_the_next_one(
 ) -> None:
     assert ask(process, "first") == "first"
 
-    def interrupted(*args: object) -> None:
+    def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(chat_process, "read_message", interrupted)
-        ask(process, "second")
+    with monkeypatch.context() as patch:
+        patch.setattr(chat_process, "read_message", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ask(process, "second")
     assert ask(process, "third") == "third"
 
 
@@ -174,9 +169,9 @@ def test_the_process_ends_when_its_parent_is_killed(then: str) -> None:
         assert fork is None or Path(f"/proc/{fork}").exists(), "the fork is still there, and does not keep it"
     finally:
         parent.kill()
-        parent.communicate()
         if fork is not None:
             os.kill(fork, signal.SIGKILL)
+        parent.communicate()
 
 
 # -- forks
