@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 from tokenizers.normalizers import Lowercase
@@ -48,6 +49,18 @@ def longest(bundle: Bundle, asked: int | None) -> int | None:
     return bundle.max_length if asked is None else asked
 
 
+class _MeasuredText(NamedTuple):
+    """A text, or the kept side of a very long one, with the spans of its tokens.
+
+    ``tokens`` is the number of tokens of the whole text; an estimate where this is a side of it, since only which of
+    two texts is longer matters.
+    """
+
+    text: str
+    spans: list[tuple[int, int]]
+    tokens: float
+
+
 class TextTokenizer:
     """A bundle's tokenizer: no padding, cut to windows as `Lengths` says.
 
@@ -57,16 +70,19 @@ class TextTokenizer:
     def __init__(self, bundle: Bundle, lengths: Lengths) -> None:
         self.files = read_tokenizer_files(bundle)
         self.core = load_tokenizer(bundle, self.files)
-        self.unk_id: int | None = self._id_of(self.files.token("unk_token"))
+        self.unk_id = self.token_id(self.files.token("unk_token"))
         self.has_subword_prefix = bool(getattr(self.core.model, "continuing_subword_prefix", None))
         self.pad_ids = self._pad_ids(bundle)
         if lengths.words:
             set_state(self.core, "pre_tokenizer", {"add_prefix_space": True}, kind="ByteLevel")
         if lengths.lower:
+            # First, as sentence-transformers does: before rules that tell capitals apart.
             self.core.normalizer = Normalizers([Lowercase(), *filter(None, [self.core.normalizer])])
         self.max_length = lengths.max_length
         self._reads_windows = lengths.windows
-        self._cuts_right = not self.files.cuts_left if lengths.side is None else lengths.side == "right"
+        self._cuts_right = not self.files.cuts_left
+        if lengths.side is not None:
+            self._cuts_right = lengths.side == "right"
         if lengths.max_length is not None:
             self._limit(lengths)
 
@@ -83,13 +99,8 @@ class TextTokenizer:
                 f"maxLength={lengths.max_length} with stride={lengths.stride} leaves no room for text: "
                 f"{special} of the tokens are special, and the stride must be smaller than the rest"
             )
-        self.core.enable_truncation(
-            lengths.max_length, stride=lengths.stride, direction="right" if self._cuts_right else "left"
-        )
-
-    def _id_of(self, token: str | None) -> int | None:
-        found: int | None = self.core.token_to_id(token) if token else None
-        return found
+        direction = "right" if self._cuts_right else "left"
+        self.core.enable_truncation(lengths.max_length, stride=lengths.stride, direction=direction)
 
     def _pad_ids(self, bundle: Bundle) -> tuple[int, ...]:
         """Return the ids that may be meant by padding, the likeliest first.
@@ -98,10 +109,12 @@ class TextTokenizer:
         config.json; the tokenizer may have another one.
         """
         rows = bundle.graph.embedding_rows
+        most = float("inf") if rows is None else rows
         known = []
-        for index in (bundle.config.get("pad_token_id"), self._id_of(self.files.token("pad_token"))):
-            if index is not None and index >= 0 and (rows is None or index < rows):
-                known.append(int(index))
+        for pad_id in (bundle.config.get("pad_token_id"), self.token_id(self.files.token("pad_token"))):
+            # Some configs say -1, and some an id that was added to the vocabulary but not to the model.
+            if pad_id is not None and 0 <= pad_id < most:
+                known.append(int(pad_id))
         return tuple(dict.fromkeys([*known, 0]))
 
     def encode(
@@ -111,53 +124,49 @@ class TextTokenizer:
 
         ``special`` says whether the tokenizer's special tokens are added.
         """
-        encode = self.core.encode_batch if offsets else self.core.encode_batch_fast
+        library_call = self.core.encode_batch if offsets else self.core.encode_batch_fast
+        encode: Callable[..., list[Encoding]] = partial(library_call, add_special_tokens=special)
         if pairs is not None:
-            found: list[Encoding] = encode([self._shortened(*both) for both in zip(texts, pairs, strict=True)])
-            return found
-        cuts = self.max_length is not None and not self._reads_windows and (self._cuts_right or not offsets)
-        size = _CHARACTERS * self.max_length if cuts and self.max_length is not None else None
-        found = encode([text if size is None else self._side(text, size) for text in texts], add_special_tokens=special)
-        if size is not None:
-            self._read_more(texts, found, size, encode, special)
-        return found
+            return encode([self._shortened_pair(text, pair) for text, pair in zip(texts, pairs, strict=True)])
+        # Texts that lose their left side are read in whole where somebody asks for offsets: those count from the start.
+        keeps_offsets = self._cuts_right or not offsets
+        if self.max_length is None or self._reads_windows or not keeps_offsets:
+            return encode(list(texts))
+        return self._encode_kept_sides(texts, encode, _CHARACTERS * self.max_length)
 
-    def _read_more(
-        self,
-        texts: Sequence[str],
-        found: list[Encoding],
-        size: int,
-        encode: Callable[..., list[Encoding]],
-        special: bool,
-    ) -> None:
-        """Encode more of those texts whose first so many characters make too few tokens, until it is enough or all."""
-        while True:
-            short = [
-                place for place, text in enumerate(texts) if len(text) > size and len(found[place].overflowing) < _SURE
-            ]
-            if not short:
-                return
+    def _encode_kept_sides(
+        self, texts: Sequence[str], encode: Callable[..., list[Encoding]], size: int
+    ) -> list[Encoding]:
+        """Encode so many characters of each text, and more of those where they make too few tokens."""
+        encodings: list[Any] = [None] * len(texts)
+        pending = list(range(len(texts)))
+        while pending:
+            sides = [self._kept_side(texts[place], size) for place in pending]
+            unsure = []
+            for place, encoding in zip(pending, encode(sides), strict=True):
+                encodings[place] = encoding
+                if len(texts[place]) > size and len(encoding.overflowing) < _SURE:
+                    unsure.append(place)
+            pending = unsure
             size *= 4
-            again = encode([self._side(texts[place], size) for place in short], add_special_tokens=special)
-            for place, encoding in zip(short, again, strict=True):
-                found[place] = encoding
+        return encodings
 
-    def _side(self, text: str, size: int) -> str:
+    def _kept_side(self, text: str, size: int) -> str:
         """Return so many characters of the side of a text that is kept."""
         if len(text) <= size:
             return text
         return text[:size] if self._cuts_right else text[-size:]
 
-    def token_id(self, token: str) -> int | None:
-        """Return the id of a token; None where the vocabulary lacks it."""
-        found: int | None = self.core.token_to_id(token)
-        return found
+    def token_id(self, token: str | None) -> int | None:
+        """Return the id of a token; None where the vocabulary lacks it, and for no token."""
+        token_id: int | None = self.core.token_to_id(token) if token else None
+        return token_id
 
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
         """Join tokens to a text; special ones are left out unless ``special``."""
         return str(self.core.decode(list(ids), skip_special_tokens=not special))
 
-    def _shortened(self, text: str, pair: str) -> tuple[str, str]:
+    def _shortened_pair(self, text: str, pair: str) -> tuple[str, str]:
         """Cut off what no pair can hold: the library would make a window for every part of one text with every part of
         the other.
 
@@ -166,32 +175,29 @@ class TextTokenizer:
         if self.max_length is None or len(text) + len(pair) <= _SHORT * self.max_length:
             return text, pair
         keep = 2 * self.max_length
-        sides = [self._with_tokens(each, keep) for each in (text, pair)]
-        offsets = [self._uncut.encode(side, add_special_tokens=False).offsets for side in sides]
-        # Of a very long text the number of tokens is estimated: only which is longer matters.
-        first, second = (
-            len(spans) * len(each) / max(1, len(side))
-            for spans, each, side in zip(offsets, (text, pair), sides, strict=True)
-        )
-        alike = sides != [text, pair] and abs(first - second) < _ALIKE * max(first, second)
-        return (
-            self._part(sides[0], offsets[0], keep + (first > second and not alike)),
-            self._part(sides[1], offsets[1], keep + (second > first and not alike)),
-        )
+        first, second = self._measured(text, keep), self._measured(pair, keep)
+        surplus = first.tokens - second.tokens
+        is_estimated = (first.text, second.text) != (text, pair)
+        if is_estimated and abs(surplus) < _ALIKE * max(first.tokens, second.tokens):
+            surplus = 0
+        return self._part(first, keep + (surplus > 0)), self._part(second, keep + (surplus < 0))
 
-    def _with_tokens(self, text: str, tokens: int) -> str:
-        """Return the kept side of a very long text, as far as it surely has so many tokens."""
+    def _measured(self, text: str, tokens: int) -> _MeasuredText:
+        """Encode a text, or of a very long one the kept side as far as it surely has so many tokens."""
         size = 4 * _CHARACTERS * tokens
-        while size < len(text):
-            if len(self._uncut.encode(self._side(text, size), add_special_tokens=False).ids) > 2 * tokens:
-                return self._side(text, size)
+        while True:
+            side = self._kept_side(text, size)
+            spans = self._uncut.encode(side, add_special_tokens=False).offsets
+            if len(side) == len(text) or len(spans) > 2 * tokens:
+                return _MeasuredText(side, spans, len(spans) * len(text) / max(1, len(side)))
             size *= 4
-        return text
 
-    def _part(self, text: str, offsets: list[tuple[int, int]], keep: int) -> str:
-        if len(offsets) <= keep:
+    def _part(self, measured: _MeasuredText, keep: int) -> str:
+        """Return the text of so many tokens."""
+        text, spans, _ = measured
+        if len(spans) <= keep:
             return text
-        return text[: offsets[keep][0]] if self._cuts_right else text[offsets[-keep][0] :]
+        return text[: spans[keep][0]] if self._cuts_right else text[spans[-keep][0] :]
 
     @cached_property
     def _uncut(self) -> Tokenizer:
@@ -202,11 +208,14 @@ class TextTokenizer:
 
     def encode_words(self, texts: Sequence[Sequence[str]]) -> list[Encoding]:
         """Encode texts that are split into words already; ``word_ids`` of an encoding point into the given words."""
-        found: list[Encoding] = self.core.encode_batch([list(words) for words in texts], is_pretokenized=True)
-        return found
+        encodings: list[Encoding] = self.core.encode_batch([list(words) for words in texts], is_pretokenized=True)
+        return encodings
 
     def windows(self, encoding: Encoding) -> list[Encoding]:
         """Return the windows of one text, in the order of the text."""
+        if not encoding.overflowing:  # most texts; looking for its first place would read all its tokens
+            return [encoding]
+        # The library cuts from the kept side, so that with the left side cut off the last window comes first.
         return sorted([encoding, *encoding.overflowing], key=_first_place)
 
     def is_subword(self, encoding: Encoding, text: str) -> list[bool]:
@@ -218,20 +227,21 @@ class TextTokenizer:
         ids = encoding.ids
         continues = []
         for index, (start, end) in text_tokens(encoding):
-            found = (
-                len(self.core.id_to_token(ids[index])) != end - start
-                if self.has_subword_prefix
-                else start > 0 and " " not in text[start - 1 : start + 1]
-            )
-            continues.append(found and ids[index] != self.unk_id)
+            if self.has_subword_prefix:
+                continues_word = len(self.core.id_to_token(ids[index])) != end - start
+            else:
+                continues_word = start > 0 and " " not in text[start - 1 : start + 1]
+            continues.append(continues_word and ids[index] != self.unk_id)
         return continues
 
 
 def _first_place(window: Encoding) -> tuple[int, int]:
     """Return where a window's text begins: the word (of texts given as words), and the character in it."""
-    words, offsets = window.word_ids, window.offsets
-    place = next((index for index, _ in text_tokens(window)), None)
-    return (0, 0) if place is None else (words[place] or 0, offsets[place][0])
+    tokens = text_tokens(window)
+    if not tokens:
+        return 0, 0
+    index, (start, _) = tokens[0]
+    return window.word_ids[index] or 0, start
 
 
 def text_tokens(encoding: Encoding) -> list[tuple[int, tuple[int, int]]]:
@@ -253,9 +263,12 @@ def stitched(windows: Sequence[Encoding], stride: int) -> list[tuple[int, int]]:
     cover: list[tuple[int, int]] = []
     for number, window in enumerate(windows):
         places = [index for index, _ in text_tokens(window)]
-        first = late if number > 0 else 0
-        last = len(places) - (early if number < len(windows) - 1 else 0)
-        cover.extend((number, place) for place in places[first:last])
+        # The first and the last window have one edge each at which the text itself ends.
+        if number < len(windows) - 1:
+            places = places[: max(0, len(places) - early)]
+        if number > 0:
+            places = places[late:]
+        cover.extend((number, place) for place in places)
     return cover
 
 

@@ -8,7 +8,7 @@ nor keeps filters on other columns from reaching the scan.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,7 @@ class Chain:
         `ColumnError` where there is none, or more than one, or where it does not fit.
         """
         columns = [column for column in self.visible if self.same(column.name, name)]
+        # A frame may have two columns of one name, after a join for instance; only a reference to it is an error.
         if len(columns) > 1:
             raise ColumnError(
                 f"{who}: the column {name!r} is ambiguous: the DataFrame has {len(columns)} columns of that name. "
@@ -79,14 +80,10 @@ class Chain:
         for column in arguments:
             chain, ref = chain._bind(column)
             refs.append(ref)
-        position = arguments[0].position if arguments else None
-        written = Visible(
-            output.name,
-            output.dataType,
-            output.metadata,
-            step=len(chain.steps),
-            projection=None if projection is None or position is None else (projection, position),
-        )
+        written = Visible(output.name, output.dataType, output.metadata, step=len(chain.steps))
+        # Catalyst computes a column from the frame's own ones only: not from what a kernel of this chain makes.
+        if projection is not None and arguments[0].position is not None:
+            written = replace(written, projection=(projection, arguments[0].position))
         steps = (*chain.steps, Step(kernel, tuple(refs)))
         return replace(chain, steps=steps, visible=chain._placed(written, who))
 
@@ -101,11 +98,13 @@ class Chain:
             return self, Ref(False, self.inputs.index(column))
         return replace(self, inputs=(*self.inputs, column)), Ref(False, len(self.inputs))
 
-    def _placed(self, made: Visible, who: str) -> tuple[Visible, ...]:
-        if not any(self.same(column.name, made.name) for column in self.visible):
-            return (*self.visible, made)
-        overwritten = self.find(made.name, who)
-        return tuple(made if column is overwritten else column for column in self.visible)
+    def _placed(self, written: Visible, who: str) -> tuple[Visible, ...]:
+        """Return the visible columns with a written one: in the place of the one it overwrites, else at the end."""
+        if not any(self.same(column.name, written.name) for column in self.visible):
+            return (*self.visible, written)
+        columns = list(self.visible)
+        columns[columns.index(self.find(written.name, who))] = written
+        return tuple(columns)
 
     def drop(self, columns: Sequence[Visible]) -> Chain:
         """Take columns away; what only they needed is not run, and does not leave the worker."""
@@ -113,58 +112,74 @@ class Chain:
 
     def plan(self) -> tuple[Plan, list[Visible]]:
         """Return what is run where every column comes from a kernel, and the columns that come back, in order."""
-        return self._plan_of([column for column in self.visible if column.step is not None])
+        columns = [column for column in self.visible if column.step is not None]
+        return self._plan_of(columns), columns
 
-    def _plan_of(self, columns: list[Visible]) -> tuple[Plan, list[Visible]]:
-        return Plan(self.steps, tuple(column.step for column in columns if column.step is not None)), columns
+    def _plan_of(self, columns: Sequence[Visible]) -> Plan:
+        return Plan(self.steps, tuple(column.step for column in columns if column.step is not None))
 
     def frame(self) -> DataFrame:
         """Build the DataFrame that runs this chain over its base, and let it carry the chain on."""
-        assert self.base is not None
-        names = self.base.columns
-        kept = [column.position for column in self.visible if column.step is None]
-        appends_only = kept == list(range(len(names)))
-        base = self.base
-        if not appends_only and not self._distinct(names):
-            base = base.toDF(*[f"c{index}" for index in range(len(names))])
+        base = self._nameable_base()
         # What Catalyst can compute need not come back from Python.
-        plan, generated = self._plan_of(
-            [column for column in self.visible if column.step is not None and column.projection is None]
-        )
-        needed = {ref.place for step in plan.needed for ref in self.steps[step].arguments if not ref.from_step}
-        plan, inputs = _reading(plan, self.inputs, sorted(needed))
+        from_python = [column for column in self.visible if column.step is not None and column.projection is None]
+        plan, inputs = _reading(self._plan_of(from_python), self.inputs)
         raw, temporary, expressions = fused_columns(
             base,
             plan,
-            [(base.columns[column.position or 0], column.known_type) for column in inputs],
-            [column.known_type for column in generated],
-            deliver(self.bundles, base.sparkSession) if generated else [],
+            [(base.columns[column.known_position], column.known_type) for column in inputs],
+            [column.known_type for column in from_python],
+            deliver(self.bundles, base.sparkSession) if from_python else [],
         )
-        columns = dict(zip([column.name for column in generated], expressions, strict=True))
-        outputs = []
-        for column in self.visible:
-            if column.step is not None:
-                if column.projection is not None:
-                    project, position = column.projection
-                    columns[column.name] = project(quoted(base.columns[position]))
-                outputs.append(columns[column.name].alias(column.name, metadata=column.metadata))
-        if appends_only:
-            frame = raw.select("*", *outputs).drop(*temporary)
+        computed = zip([column.name for column in from_python], expressions, strict=True)
+        outputs = self._outputs(base.columns, dict(computed))
+        if self._appends_only():
+            frame = raw.select("*", *outputs.values()).drop(*temporary)
         else:
             frame = raw.select(*self._arranged(base.columns, outputs))
         frame.__dict__[_ATTRIBUTE] = self
         return frame
 
-    def _distinct(self, names: Sequence[str]) -> bool:
-        return len({name if self.case_sensitive else name.lower() for name in names}) == len(names)
+    def _known_base(self) -> DataFrame:
+        assert self.base is not None
+        return self.base
 
-    def _arranged(self, names: Sequence[str], outputs: Sequence[Column]) -> list[Column]:
-        """Return every visible column in order, made ones in the places of those they overwrote."""
-        made = iter(outputs)
-        return [
-            quoted(names[column.position or 0]).alias(column.name) if column.step is None else next(made)
-            for column in self.visible
-        ]
+    def _appends_only(self) -> bool:
+        """Tell whether all columns of the base stay as they are, so that none of them need be named."""
+        kept = [column.position for column in self.visible if column.step is None]
+        return kept == list(range(len(self._known_base().columns)))
+
+    def _nameable_base(self) -> DataFrame:
+        """Return the base; with names of our own where columns must be named that share a name."""
+        base = self._known_base()
+        names = base.columns if self.case_sensitive else [name.lower() for name in base.columns]
+        if self._appends_only() or len(set(names)) == len(names):
+            return base
+        return base.toDF(*[f"c{index}" for index in range(len(names))])
+
+    def _outputs(self, base_names: Sequence[str], computed: Mapping[str, Column]) -> dict[str, Column]:
+        """Return the expressions of the columns that steps make, by name: from Python, or else Catalyst's own."""
+        outputs = {}
+        for column in self.visible:
+            if column.step is None:
+                continue
+            if column.projection is None:
+                expression = computed[column.name]
+            else:
+                project, position = column.projection
+                expression = project(quoted(base_names[position]))
+            outputs[column.name] = expression.alias(column.name, metadata=column.metadata)
+        return outputs
+
+    def _arranged(self, base_names: Sequence[str], outputs: Mapping[str, Column]) -> list[Column]:
+        """Return every visible column in order, written ones in the places of those they overwrote."""
+        columns = []
+        for column in self.visible:
+            if column.step is None:
+                columns.append(quoted(base_names[column.known_position]).alias(column.name))
+            else:
+                columns.append(outputs[column.name])
+        return columns
 
 
 def chain_of(df: DataFrame) -> Chain:
@@ -177,21 +192,28 @@ def chain_of(df: DataFrame) -> Chain:
     chain = df.__dict__.get(_ATTRIBUTE)
     if isinstance(chain, Chain) and _is_on(settings.get(FUSE_SETTING, "true")) and not _is_stored(df):
         return chain
-    visible = tuple(
-        Visible(field.name, field.dataType, field.metadata or {}, position=n)
-        for n, field in enumerate(df.schema.fields)
-    )
-    return Chain(df, visible, case_sensitive=_is_on(settings.get("spark.sql.caseSensitive", "false")))
+    visible = []
+    for position, field in enumerate(df.schema.fields):
+        visible.append(Visible(field.name, field.dataType, field.metadata or {}, position=position))
+    return Chain(df, tuple(visible), case_sensitive=_is_on(settings.get("spark.sql.caseSensitive", "false")))
 
 
-def _reading(plan: Plan, inputs: Sequence[Visible], needed: Sequence[int]) -> tuple[Plan, list[Visible]]:
+def _reading(plan: Plan, inputs: Sequence[Visible]) -> tuple[Plan, list[Visible]]:
     """Let a plan read only those inputs that it needs; returns it and them."""
-    places = {place: number for number, place in enumerate(needed)}
+    needed: set[int] = set()
+    for step in plan.needed:
+        needed.update(ref.place for ref in plan.steps[step].arguments if not ref.from_step)
+    places = sorted(needed)
     steps = []
     for step in plan.steps:
-        refs = [ref if ref.from_step else Ref(False, places.get(ref.place, 0)) for ref in step.arguments]
+        refs = []
+        for ref in step.arguments:
+            if not ref.from_step and ref.place in needed:
+                refs.append(Ref(False, places.index(ref.place)))
+            else:
+                refs.append(ref)  # of a step that does not run, too: it stays, so that the others keep their numbers
         steps.append(Step(step.kernel, tuple(refs)))
-    return Plan(tuple(steps), plan.outputs), [inputs[place] for place in needed]
+    return Plan(tuple(steps), plan.outputs), [inputs[place] for place in places]
 
 
 def _is_on(setting: Any) -> bool:

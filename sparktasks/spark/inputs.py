@@ -63,6 +63,12 @@ class Visible:
         assert self.dataType is not None
         return self.dataType
 
+    @property
+    def known_position(self) -> int:
+        """The position in the frame; every column has one that no step makes, and that is not of a `LocalPipeline`."""
+        assert self.position is not None
+        return self.position
+
     def fits(self, wanted: Wanted) -> bool:
         """Tell whether a stage may read this column as that."""
         return self.dataType is None or wanted.accepts(self.dataType, self.metadata)

@@ -40,16 +40,19 @@ class Check:
     def __call__(self, value: Any) -> bool:
         if self.options:
             return value in self.options
+        # "not >=" also keeps NaN out, which is neither below nor above.
+        if self.low is not None and not value >= self.low:
+            return False
         if self.strict and value == self.low:
             return False
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        return self.high is None or bool(value <= self.high)
 
     def __str__(self) -> str:
         if self.options:
             return "one of " + listed(self.options)
-        if self.high is None:
-            return f"{'more than' if self.strict else 'at least'} {self.low}"
-        return f"between {self.low} and {self.high}"
+        if self.high is not None:
+            return f"between {self.low} and {self.high}"
+        return f"more than {self.low}" if self.strict else f"at least {self.low}"
 
 
 def at_least(low: float) -> Check:
@@ -82,31 +85,38 @@ class Converter:
     check: Check | None
 
     def __call__(self, value: Any) -> Any:
-        options = get_args(self.kind) if _is_union(self.kind) else (self.kind,)
-        if value is None and type(None) in options:
+        kinds = _alternatives(self.kind)
+        if value is None and type(None) in kinds:
             return None
-        for option in options:
-            converted = _convert(value, option)
-            if converted is not None and (self.check is None or self._holds(converted)):
+        for kind in kinds:
+            converted = _convert(value, kind)
+            if converted is not None and self._passes(converted):
                 return converted
         raise ParamError(f"{self.name}={value!r} is not allowed: {self.name} takes {self.allowed()} ({self.doc})")
 
-    def _holds(self, value: Any) -> bool:
-        assert self.check is not None
-        return all(map(self.check, value)) if isinstance(value, list) else self.check(value)
+    def _passes(self, value: Any) -> bool:
+        """Tell whether a value, or each item of a list, stands the check."""
+        if self.check is None:
+            return True
+        items = value if isinstance(value, list) else [value]
+        return all(map(self.check, items))
 
     def allowed(self) -> str:
         """Say in words which values pass."""
-        options = get_args(self.kind) if _is_union(self.kind) else (self.kind,)
-        kinds = " or ".join("None" if option is type(None) else _name(option) for option in options)
+        kinds = " or ".join(map(_name, _alternatives(self.kind)))
         return f"{kinds}, {self.check}" if self.check else kinds
 
 
-def _is_union(kind: Any) -> bool:
-    return get_origin(kind) in (Union, types.UnionType)
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """Return the members of a union, such as ``int | None``; any other type alone."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return get_args(kind)
+    return (kind,)
 
 
 def _name(kind: Any) -> str:
+    if kind is type(None):
+        return "None"
     return str(kind) if get_origin(kind) else kind.__name__
 
 
@@ -119,21 +129,29 @@ def _convert(value: Any, kind: Any) -> Any:
         return dict(value) if isinstance(value, Mapping) else None
     if hasattr(value, "item") and not hasattr(value, "__len__"):  # numpy scalars
         value = value.item()
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    # Python's booleans are integers, but True for a number is a slip.
+    if isinstance(value, bool):
+        return value if kind is bool else None
+    return _convert_number(value, kind)
+
+
+def _convert_number(value: Any, kind: Any) -> Any:
+    """Return numbers as floats, or whole floats as integers, where ``kind`` says so."""
+    if kind is float and isinstance(value, (int, float)):
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, bool) and kind is not bool:
-        return None
     return value if isinstance(value, kind) else None
 
 
 def _convert_list(value: Any, kind: Any) -> list[Any] | None:
+    # The order of a set or the keys of a mapping says nothing.
     if isinstance(value, (set, frozenset, Mapping)) or not hasattr(value, "__iter__"):
-        return None  # their order says nothing
-    items = [value] if isinstance(value, str) else list(value)
+        return None
+    # A string alone is one item, not its letters.
+    items = [value] if isinstance(value, str) else value
     converted = [_convert(item, kind) for item in items]
-    return None if any(item is None for item in converted) else converted
+    return None if None in converted else converted
 
 
 if TYPE_CHECKING:
@@ -166,7 +184,14 @@ else:
 
 def declared(cls: type) -> dict[str, Any]:
     """Return the params declared on a class and its parents, by name, parents first."""
-    return {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items() if isinstance(value, P)}
+    params = {}
+    for base in reversed(cls.__mro__):
+        params.update(_own_params(base))
+    return params
+
+
+def _own_params(cls: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(cls).items() if isinstance(value, P)}
 
 
 def _accessors(name: str, doc: str) -> dict[str, Callable[..., Any]]:
@@ -182,28 +207,29 @@ def _accessors(name: str, doc: str) -> dict[str, Callable[..., Any]]:
     return {setter.__name__: setter, getter.__name__: getter}
 
 
+def _signature(params: Mapping[str, Any]) -> inspect.Signature:
+    """Return what editors and ``help`` show of the constructor."""
+    parameters = []
+    for name, own in params.items():
+        kind = own.typeConverter.kind
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=own.default, annotation=kind))
+    return inspect.Signature(parameters)
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(param,))
 class Declared(Params):
     """Params whose constructor, setters, getters and defaults come from ``name: P[T] = param(...)`` lines."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # Annotations are strings here ("P[int]"); the first argument of P is the param's type.
         hints = inspect.get_annotations(cls, eval_str=True)
-        own: dict[str, Any] = {name: value for name, value in vars(cls).items() if isinstance(value, P)}
-        for name, value in own.items():
-            value.bind(name, get_args(hints[name])[0])
-            for accessor, function in _accessors(name, value.doc).items():
+        for name, own in _own_params(cls).items():
+            own.bind(name, get_args(hints[name])[0])
+            for accessor, function in _accessors(name, own.doc).items():
                 if accessor not in vars(cls):
                     setattr(cls, accessor, function)
-        known = declared(cls)
-        cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=p.default, annotation=p.typeConverter.kind
-                )
-                for name, p in known.items()
-            ]
-        )
+        cls.__signature__ = _signature(declared(cls))  # type: ignore[attr-defined]
 
     if not TYPE_CHECKING:
 
@@ -223,6 +249,7 @@ class Declared(Params):
                 raise ParamError(
                     f"{self.uid}: there is no param {name!r}.{did_you_mean(name, known)} Allowed: {listed(known)}"
                 )
+            # The class's param belongs to no stage; the instance's copy of it carries the uid.
             own = getattr(self, name)
             try:
                 self._paramMap[own] = own.typeConverter(value)

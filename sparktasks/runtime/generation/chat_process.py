@@ -110,7 +110,7 @@ class TemplateProcess:
 
     def forget(self) -> None:
         """Leave the process to the one that this process was forked from."""
-        pass
+        self._lock = threading.Lock()  # the old one may be held by a thread that was not forked
         process, self._process = self._process, None
         if process is not None:
             # It ends when all copies of its pipe are closed, so this one must not stay open.

@@ -213,7 +213,10 @@ def test_the_process_ends_itself_where_nobody_is_left_to_end_it() -> None:
     """A template without end takes its process no further than its time, although its parent does not ask."""
     code = chat_process._CODE.format(idle_seconds=60)
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as helper:
-        assert chat_process.read_message(helper.stdout, WAIT) == {"text": "ready"}
-        request = {"template": ENDLESS, "messages": [], "tokens": {}, "answer": False, "seconds": 0.2}
-        chat_process.write_message(helper.stdin, request)
-        assert helper.wait(WAIT) == -signal.SIGALRM
+        try:
+            assert chat_process.read_message(helper.stdout, WAIT) == {"text": "ready"}
+            request = {"template": ENDLESS, "messages": [], "tokens": {}, "answer": False, "seconds": 0.2}
+            chat_process.write_message(helper.stdin, request)
+            assert helper.wait(WAIT) == -signal.SIGALRM
+        finally:
+            helper.kill()
