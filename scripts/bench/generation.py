@@ -119,11 +119,11 @@ def step_costs(model: Decoder, rows: int, columns: int, times: int) -> tuple[lis
     logits, batch = model.start([request.prompt for request in requests], [])
     search = scheduler.search(requests)
     search.advance(logits, batch)
-    session = model._later
+    session = model._step_session
     assert session is not None
     ours, bare = [], []
     for _ in range(times):
-        feeds = model._feeds(session, batch, batch.history.width - 1, batch.history.width, first=False)
+        feeds = model._feeds(session, batch, batch.history.width - 1, batch.history.width, is_prompt=False)
         arrays = {name: np.array(value.numpy()) for name, value in feeds.items()}
         values = {name: tensor(array) for name, array in arrays.items()}
         outputs = ["logits", *(slot.present for slot in model.slots)]
@@ -211,7 +211,7 @@ def prefix_report(engine: Decoder, options: argparse.Namespace) -> str:
     for _ in range(options.rounds):
         once.append(seconds(lambda: scheduled(engine, requests, options.slots)))
         scheduler = Scheduler(engine, Rules(Settings(), [], None), BatchLimits(options.slots, 1 << 20, 512))
-        scheduler.prefixes.known = lambda prompts: [None] * len(prompts)  # type: ignore[method-assign]
+        scheduler.prefixes.find = lambda prompts: [None] * len(prompts)  # type: ignore[method-assign]
         each.append(seconds(lambda scheduler=scheduler: scheduler.run(requests)))
     return (
         f"\n{len(requests)} prompts that share their first {options.shared} tokens, 8 new tokens each: "

@@ -150,7 +150,7 @@ class TranslateTexts(RowKernel):
         target = generator.tokenizer.token_id(self.languages.token(str(text.target)))
         end = () if generator.end_id is None else (generator.end_id,)
         ids = (*prompt.ids, *end, source) if self.languages.behind else (source, *prompt.ids, *end)
-        return replace(prompt, ids=ids, first=target)
+        return replace(prompt, ids=ids, forced_first=target)
 
     def annotations(
         self, source: Annotations, index: int, item: SourceText, answer: Sequence[Translation]

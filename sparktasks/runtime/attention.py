@@ -20,10 +20,11 @@ def longest_text(bundle: Bundle) -> int | None:
     if bundle.max_length is not None:
         return None
     config = {**bundle.text_config, **bundle.config}
-    heads = next((config[key] for key in _HEADS if isinstance(config.get(key), int)), None)
-    if not heads:
-        return None  # no attention that is known: recurrent models, for instance
-    return int((MOST_BYTES / (_FLOAT_BYTES * heads)) ** 0.5)
+    for key in _HEADS:
+        heads = config.get(key)
+        if isinstance(heads, int) and heads > 0:
+            return int((MOST_BYTES / (_FLOAT_BYTES * heads)) ** 0.5)
+    return None  # no attention that is known: recurrent models, for instance
 
 
 def too_long(tokens: int, most: int) -> DataError:

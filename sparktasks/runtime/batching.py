@@ -36,11 +36,13 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
     if len(lengths) == 1:  # what LocalPipeline gets most of the time
         yield np.zeros(1, np.int64)
         return
+    # Sorted, so that texts of one batch lie side by side; a stable sort makes the same batches everywhere.
     order = np.argsort(np.negative(lengths), kind="stable")
     longest = np.maximum(1, np.asarray(lengths)[order])
     most = np.maximum(1, budget // longest)
     rest = np.zeros(len(order) + 1)  # the cost of the texts from here on
     rows = np.ones(len(order), np.int64)
+    # From the end: what a batch leaves over has its cheapest cut by then.
     for start in reversed(range(len(order))):
         stop = min(start + most[start], len(order))
         costs = longest[start] * np.arange(1, stop - start + 1) + rest[start + 1 : stop + 1]
@@ -63,7 +65,9 @@ def equal_batches(lengths: Sequence[int], budget: int, most_rows: int | None = N
     values = np.asarray(lengths)
     for length in np.unique(values)[::-1]:
         places = np.flatnonzero(values == length)
-        rows = max(1, budget // max(1, int(length))) if most_rows is None else most_rows
+        rows = most_rows
+        if rows is None:
+            rows = max(1, budget // max(1, int(length)))
         yield from np.split(places, range(rows, len(places), rows))
 
 
@@ -86,4 +90,6 @@ def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False, width: in
 def unpad(stacked: np.ndarray, lengths: Sequence[int], left: bool = False) -> list[Any]:
     """Cut each row of ``(rows, longest, ...)`` back to its own length; the inverse of `pad`."""
     width = stacked.shape[1]
-    return [row[width - length :] if left else row[:length] for row, length in zip(stacked, lengths, strict=True)]
+    if left:
+        return [row[width - length :] for row, length in zip(stacked, lengths, strict=True)]
+    return [row[:length] for row, length in zip(stacked, lengths, strict=True)]

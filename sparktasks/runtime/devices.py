@@ -46,8 +46,11 @@ def is_device(name: str) -> bool:
     >>> [is_device(name) for name in ("auto", "cuda:1", "cpu:1", "gpu")]
     [True, True, False, False]
     """
-    found = _NAME.fullmatch(name)
-    return found is not None and found[1] in ALLOWED and (found[2] is None or found[1] in _NUMBERED)
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        return False
+    kind, number = parts.groups()
+    return kind in (ALLOWED if number is None else _NUMBERED)
 
 
 def providers_for(device: str) -> list[tuple[str, dict[str, Any]]]:
@@ -56,7 +59,7 @@ def providers_for(device: str) -> list[tuple[str, dict[str, Any]]]:
     ``auto`` is CUDA where this onnxruntime has it and there is a GPU, else the CPU. Raises `MissingDependency` or
     `ParamError` where this build of onnxruntime lacks the device.
     """
-    import onnxruntime
+    import onnxruntime  # here, because params check names of devices where it is not installed
 
     kind, _, number = device.partition(":")
     available = onnxruntime.get_available_providers()
@@ -74,9 +77,15 @@ def providers_for(device: str) -> list[tuple[str, dict[str, Any]]]:
             f"device={device!r}: onnxruntime {onnxruntime.__version__} on {socket.gethostname()} lacks "
             f"{provider}; it has {listed(available)}"
         )
-    options = {"device_id": int(number) if number else _gpu or 0} if kind in _NUMBERED else {}
-    return [(provider, options)] if provider == CPU else [(provider, options), (CPU, {})]
+    if provider == CPU:
+        return [(CPU, {})]
+    options = {}
+    if kind in _NUMBERED:
+        options["device_id"] = int(number or _gpu or 0)
+    # onnxruntime gives the CPU those nodes that a provider does not implement.
+    return [(provider, options), (CPU, {})]
 
 
 def _has_gpu() -> bool:
+    # /dev/dxg is how Windows shares its GPU with WSL.
     return _gpu is not None or any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()

@@ -50,7 +50,8 @@ class Padding:
     def __str__(self) -> str:
         if self.equal_only:
             return "changes answers: only texts of equal length run together"
-        return f"changes no answer (token {self.pad_id}, on the {'left' if self.left else 'right'})"
+        side = "left" if self.left else "right"
+        return f"changes no answer (token {self.pad_id}, on the {side})"
 
 
 def find_padding(bundle: Bundle, tokenizer: TextTokenizer, session: Session, output: str, run: Run) -> Padding:
@@ -65,8 +66,8 @@ def find_padding(bundle: Bundle, tokenizer: TextTokenizer, session: Session, out
     key = hashlib.sha256("\n".join([str(_FORMAT), bundle.hash, bundle.model, output, session.provider]).encode())
 
     def write(folder: Path) -> None:
-        found = _probed(bundle, tokenizer, session, run)
-        (folder / "padding.json").write_text(json.dumps(asdict(found)), encoding="utf-8")
+        padding = _probed(bundle, tokenizer, session, run)
+        (folder / "padding.json").write_text(json.dumps(asdict(padding)), encoding="utf-8")
 
     try:
         entry = Store().open("padding", key.hexdigest(), write)
@@ -77,6 +78,7 @@ def find_padding(bundle: Bundle, tokenizer: TextTokenizer, session: Session, out
 
 
 def _probed(bundle: Bundle, tokenizer: TextTokenizer, session: Session, run: Run) -> Padding:
+    """Return the first way of padding under which the sample texts answer together as they do alone."""
     rows = _sample_rows(bundle, tokenizer)
     likeliest = Padding(tokenizer.pad_id, tokenizer.files.pads_left)
     try:
@@ -84,17 +86,18 @@ def _probed(bundle: Bundle, tokenizer: TextTokenizer, session: Session, run: Run
     except RunFailed as error:
         log.warning("%s: a sample text could not be run: %s", bundle.model_path, error)
         return likeliest
-    rough = session.provider != CPU or "float16" in bundle.graph.weight_types
-    most = (_ROUGH_TOLERANCE if rough else _TOLERANCE) * max(float(np.abs(each).max()) for each in alone)
+    is_rough = session.provider != CPU or "float16" in bundle.graph.weight_types
+    tolerance = _ROUGH_TOLERANCE if is_rough else _TOLERANCE
+    most = tolerance * max(float(np.abs(answer).max()) for answer in alone)
     if not np.isfinite(most):  # there is nothing to compare: the rows will say so
         return likeliest
     for padding in _candidates(tokenizer):
         if _difference(alone, rows, run, padding) <= most:
             log.info("%s: padding %s", bundle.model_path, padding)
             return padding
-    found = Padding(tokenizer.pad_id, tokenizer.files.pads_left, equal_only=True)
-    log.warning("%s: padding %s", bundle.model_path, found)
-    return found
+    none = Padding(tokenizer.pad_id, tokenizer.files.pads_left, equal_only=True)
+    log.warning("%s: padding %s", bundle.model_path, none)
+    return none
 
 
 def _candidates(tokenizer: TextTokenizer) -> Iterator[Padding]:
@@ -110,8 +113,13 @@ def _difference(alone: Sequence[np.ndarray], rows: Sequence[Sequence[int]], run:
         together = run(rows, padding)
     except RunFailed:
         return float("inf")
-    differences = [float(np.abs(one - other).max()) for one, other in zip(alone, together, strict=True)]
-    return max(value if np.isfinite(value) else np.inf for value in differences)
+    largest = 0.0
+    for one, other in zip(alone, together, strict=True):
+        difference = float(np.abs(one - other).max())
+        if not np.isfinite(difference):
+            return float("inf")
+        largest = max(largest, difference)
+    return largest
 
 
 def _sample_rows(bundle: Bundle, tokenizer: TextTokenizer) -> list[list[int]]:
@@ -119,16 +127,16 @@ def _sample_rows(bundle: Bundle, tokenizer: TextTokenizer) -> list[list[int]]:
     encoding = tokenizer.core.encode("a")
     is_special = np.array(encoding.special_tokens_mask, bool)
     inner = np.flatnonzero(~is_special)
-    first, last = (int(inner[0]), int(inner[-1])) if len(inner) else (len(is_special), len(is_special) - 1)
-    ordinary = _ordinary_ids(bundle, tokenizer)
-    most = (bundle.max_length or max(_BODIES)) - (len(encoding.ids) - (last - first + 1))
-    drawn = np.random.Generator(np.random.PCG64(0)).choice(ordinary, sum(_BODIES))
-    rows, start = [], 0
-    for size in _BODIES:
-        body = drawn[start : start + size][: max(1, most)].tolist()
-        rows.append([*encoding.ids[:first], *body, *encoding.ids[last + 1 :]])
-        start += size
-    return rows
+    if len(inner):
+        before, after = encoding.ids[: inner[0]], encoding.ids[inner[-1] + 1 :]
+    else:  # a vocabulary that makes nothing of "a"
+        before, after = encoding.ids, []
+    most = (bundle.max_length or max(_BODIES)) - len(before) - len(after)
+    random = np.random.Generator(np.random.PCG64(0))
+    sample = random.choice(_ordinary_ids(bundle, tokenizer), sum(_BODIES))
+    # Each text has tokens of its own, so that no answer is right by being another text's.
+    bodies = np.split(sample, np.cumsum(_BODIES)[:-1])
+    return [[*before, *body[: max(1, most)].tolist(), *after] for body in bodies]
 
 
 def _ordinary_ids(bundle: Bundle, tokenizer: TextTokenizer) -> np.ndarray:
@@ -136,6 +144,5 @@ def _ordinary_ids(bundle: Bundle, tokenizer: TextTokenizer) -> np.ndarray:
     added = list(tokenizer.core.get_added_tokens_decoder())
     rows = bundle.graph.embedding_rows or tokenizer.core.get_vocab_size(with_added_tokens=False)
     size = min(rows, tokenizer.core.get_vocab_size(with_added_tokens=False))
-    ids = np.arange(size)
-    ordinary = ids[~np.isin(ids, [*added, *tokenizer.pad_ids])]
+    ordinary = np.setdiff1d(np.arange(size), [*added, *tokenizer.pad_ids])
     return ordinary if len(ordinary) else np.zeros(1, np.int64)

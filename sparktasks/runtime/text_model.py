@@ -74,23 +74,25 @@ class TextModel:
         An encoding without tokens gives ``(0, 1)``. A text that the model cannot read gives a `DataError`, and costs
         the others nothing: a token without a row in the embedding, a run that fails, an answer that is no number.
         """
-        found: list[Answer] = [np.empty((0, 1), np.float32)] * len(encodings)
-        rows = [_Row(encoding.ids, encoding) for encoding in encodings]
-        filled = []
-        for index, row in enumerate(rows):
+        answers: list[Answer] = [np.empty((0, 1), np.float32)] * len(encodings)
+        rows = []
+        places = []
+        for place, encoding in enumerate(encodings):
+            row = _Row(encoding.ids, encoding)
             if self._longest is not None and len(row.ids) > self._longest:
-                found[index] = too_long(len(row.ids), self._longest)
+                answers[place] = too_long(len(row.ids), self._longest)
             elif row.ids:  # a tokenizer without special tokens makes nothing of some texts
-                filled.append(index)
-        if not filled:
-            return found
+                rows.append(row)
+                places.append(place)
+        if not rows:
+            return answers
         padding = self.padding(output)
-        for batch in self._batches([rows[index].ids for index in filled], padding):
-            places = [filled[index] for index in batch.tolist()]
-            answers = self._answers([rows[place] for place in places], output, padding)
-            for place, answer in zip(places, answers, strict=True):
-                found[place] = answer
-        return found
+        for batch in self._batches([row.ids for row in rows], padding):
+            indices = batch.tolist()
+            batch_answers = self._answers([rows[index] for index in indices], output, padding)
+            for index, answer in zip(indices, batch_answers, strict=True):
+                answers[places[index]] = answer
+        return answers
 
     def padding(self, output: str) -> Padding:
         """Return how this graph's texts are padded where this output is read."""
@@ -104,15 +106,14 @@ class TextModel:
 
     def _batches(self, rows: Sequence[Sequence[int]], padding: Padding) -> Iterator[np.ndarray]:
         """Yield the indices of the texts that run together."""
-        lengths, fixed_rows = [len(row) for row in rows], self.bundle.fixed_rows
-        if fixed_rows is not None and padding.equal_only:
-            yield from equal_batches(lengths, self.batch_tokens, fixed_rows)
-        elif fixed_rows is not None:
+        lengths = [len(row) for row in rows]
+        fixed_rows = self.bundle.fixed_rows
+        if fixed_rows is not None and not padding.equal_only:
             yield from np.split(np.argsort(lengths), range(fixed_rows, len(rows), fixed_rows))
-        elif self.bundle.config.get("is_encoder_decoder"):
+        elif fixed_rows is None and self.bundle.config.get("is_encoder_decoder"):
             yield from self._batches_of_alike(rows, lengths, padding)
         elif padding.equal_only:
-            yield from equal_batches(lengths, self.batch_tokens)
+            yield from equal_batches(lengths, self.batch_tokens, fixed_rows)
         else:
             yield from token_batches(lengths, self.batch_tokens)
 
@@ -129,10 +130,12 @@ class TextModel:
         cut = equal_batches if padding.equal_only else token_batches
         for count in np.unique(counts):
             group = np.flatnonzero(counts == count)
-            for places in cut([lengths[index] for index in group.tolist()], self.batch_tokens):
+            group_lengths = [lengths[index] for index in group.tolist()]
+            for places in cut(group_lengths, self.batch_tokens):
                 yield group[places]
 
     def _answers(self, rows: Sequence[_Row], output: str, padding: Padding) -> list[Answer]:
+        """Run texts together, and each by itself where that fails: an error belongs to the text that causes it."""
         try:
             feeds = self._feeds(rows, padding)
             self._check_ids(feeds["input_ids"])
@@ -140,7 +143,10 @@ class TextModel:
         except (RunFailed, _NoEmbedding) as error:
             if len(rows) == 1:
                 return [DataError(str(error))]
-            return [answer for row in rows for answer in self._answers([row], output, padding)]
+            answers = []
+            for row in rows:
+                answers += self._answers([row], output, padding)
+            return answers
         return [value if np.isfinite(value).all() else _not_a_number(output) for value in values]
 
     def _check_ids(self, ids: np.ndarray) -> None:
@@ -154,24 +160,30 @@ class TextModel:
         self, rows: Sequence[_Row], feeds: Mapping[str, np.ndarray], output: str, padding: Padding
     ) -> list[np.ndarray]:
         """Run texts together; raises `RunFailed` where onnxruntime does."""
-        stacked = self.session.run([output], **feeds)[0][: len(rows)]
+        stacked = self.session.run([output], **feeds)[0][: len(rows)]  # without the rows that only fill up a batch
         if stacked.ndim != 3:
             return list(stacked)
         return unpad(stacked, [len(row.ids) for row in rows], padding.left)
 
     def _feeds(self, rows: Sequence[_Row], padding: Padding) -> dict[str, np.ndarray]:
         """Stack texts, ``(texts, tokens)``; where the graph takes a fixed number of texts, the last one fills it up."""
+        # The graph computes as many rows in any case; a repeated text is one that it can read.
         missing = (self.bundle.fixed_rows or 0) - len(rows)
         rows = [*rows, *[rows[-1]] * missing]
-        left, length, files = padding.left, self.bundle.fixed_length, self.tokenizer.files
+
+        def stacked(values: Sequence[Sequence[int]], fill: int) -> np.ndarray:
+            return pad(values, fill, padding.left, self.bundle.fixed_length)
+
         feeds = {
-            "input_ids": pad([row.ids for row in rows], padding.pad_id, left, length),
-            "attention_mask": pad([[1] * len(row.ids) for row in rows], 0, left, length),
+            "input_ids": stacked([row.ids for row in rows], padding.pad_id),
+            "attention_mask": stacked([[1] * len(row.ids) for row in rows], 0),
         }
+        files = self.tokenizer.files
         if "token_type_ids" in self.session.inputs:
             types = [row.types if files.has_type_ids else [0] * len(row.ids) for row in rows]
-            feeds["token_type_ids"] = pad(types, files.family.pad_type_id, left, length)
+            feeds["token_type_ids"] = stacked(types, files.family.pad_type_id)
         if "position_ids" in self.session.inputs:
+            # Positions count text only: with padding on the left they begin where the text does.
             feeds["position_ids"] = np.maximum(np.cumsum(feeds["attention_mask"], axis=1) - 1, 0)
         return feeds
 

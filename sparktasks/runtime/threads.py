@@ -16,6 +16,7 @@ def use(count: int) -> None:
     global _threads
     if count != _threads:
         _threads = count
+        # Tokenizers read these when their pool starts, and know no other way to be told.
         os.environ["RAYON_NUM_THREADS"] = str(count)
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if count > 1 else "false"
 
@@ -24,4 +25,7 @@ def count() -> int:
     """Return the number of threads to use: what `use` was told, else the cores this process may run on."""
     if _threads is not None:
         return _threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # The affinity respects taskset and cpusets, but only Linux has it.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

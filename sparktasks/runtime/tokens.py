@@ -76,7 +76,7 @@ class TextTokenizer:
         if lengths.words:
             set_state(self.core, "pre_tokenizer", {"add_prefix_space": True}, kind="ByteLevel")
         if lengths.lower:
-            # First, as sentence-transformers does: before rules that tell capitals apart.
+            # Before the bundle's own normalizer, as sentence-transformers lower-cases texts before it tokenizes them.
             self.core.normalizer = Normalizers([Lowercase(), *filter(None, [self.core.normalizer])])
         self.max_length = lengths.max_length
         self._reads_windows = lengths.windows
@@ -213,10 +213,11 @@ class TextTokenizer:
 
     def windows(self, encoding: Encoding) -> list[Encoding]:
         """Return the windows of one text, in the order of the text."""
-        if not encoding.overflowing:  # most texts; looking for its first place would read all its tokens
+        overflowing = encoding.overflowing
+        if not overflowing:  # most texts; looking for its first place would read all its tokens
             return [encoding]
         # The library cuts from the kept side, so that with the left side cut off the last window comes first.
-        return sorted([encoding, *encoding.overflowing], key=_first_place)
+        return sorted([encoding, *overflowing], key=_first_place)
 
     def is_subword(self, encoding: Encoding, text: str) -> list[bool]:
         """Tell which text tokens continue the word before them, by transformers' two rules.
@@ -265,7 +266,7 @@ def stitched(windows: Sequence[Encoding], stride: int) -> list[tuple[int, int]]:
         places = [index for index, _ in text_tokens(window)]
         # The first and the last window have one edge each at which the text itself ends.
         if number < len(windows) - 1:
-            places = places[: max(0, len(places) - early)]
+            places = places[: len(places) - early]
         if number > 0:
             places = places[late:]
         cover.extend((number, place) for place in places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -48,16 +49,17 @@ def _parts(dtype: DataType) -> list[Part]:
     """Return the functions that take the flat columns out of a column of this type."""
     if isinstance(dtype, ArrayType) and _is_nested(dtype.elementType):
         parts = _parts(dtype.elementType)
-        return [_each(part) for part in (parts[1:] if is_annotations(dtype) else parts)]
+        if is_annotations(dtype):
+            # No annotation in a list is null, so that the first part, whether the struct is there, is left out.
+            parts = parts[1:]
+        return [_each(part) for part in parts]
     if isinstance(dtype, MapType):
-        keys = _parts(ArrayType(dtype.keyType))
-        values = _parts(ArrayType(dtype.valueType))
-        return [*[_after(F.map_keys, part) for part in keys], *[_after(F.map_values, part) for part in values]]
+        keys = _parts_of(F.map_keys, ArrayType(dtype.keyType))
+        return keys + _parts_of(F.map_values, ArrayType(dtype.valueType))
     if isinstance(dtype, StructType):
         fields: list[Part] = [lambda column: column.isNotNull()]
         for field in dtype.fields:
-            for part in _parts(field.dataType):
-                fields.append(_of_field(field.name, part))
+            fields += _parts_of(itemgetter(field.name), field.dataType)
         return fields
     return [lambda column: column]
 
@@ -66,12 +68,13 @@ def _each(part: Part) -> Part:
     return lambda column: F.transform(column, part)
 
 
+def _parts_of(first: Part, dtype: DataType) -> list[Part]:
+    """Return the parts of what ``first`` takes out of a column, and what is of this type."""
+    return [_after(first, part) for part in _parts(dtype)]
+
+
 def _after(first: Part, part: Part) -> Part:
     return lambda column: part(first(column))
-
-
-def _of_field(name: str, part: Part) -> Part:
-    return lambda column: part(column[name])
 
 
 # -- from Python
@@ -90,8 +93,8 @@ def _assembled(flat: Iterator[Column], dtype: DataType) -> Column:
         keys = _assembled(flat, ArrayType(dtype.keyType))
         return F.map_from_arrays(keys, _assembled(flat, ArrayType(dtype.valueType)))
     if isinstance(dtype, StructType):
-        there = next(flat)
-        return F.when(there, _struct(flat, dtype))
+        is_there = next(flat)
+        return F.when(is_there, _struct(flat, dtype))
     return next(flat)
 
 
@@ -104,6 +107,7 @@ def _array(flat: Iterator[Column], dtype: ArrayType) -> Column:
     count = len(flat_types(dtype))
     if count == 1:
         return F.transform(next(flat), lambda part: _assembled(iter([part]), dtype.elementType))
+    # Without names of their own, the fields of the zipped structs would be named after the columns, or by number.
     names = [f"f{index}" for index in range(count)]
     zipped = F.arrays_zip(*[next(flat).alias(name) for name in names])
 

@@ -48,9 +48,9 @@ def json_type(schema: Any, root: Mapping[str, Any] | None = None, within: tuple[
                 "the texts as they are"
             )
         return json_type(_resolved(reference, root), root, (*within, reference))
-    options = [option for option in schema.get("anyOf") or schema.get("oneOf") or [] if not _is_null(option)]
-    if len(options) == 1:
-        return json_type(options[0], root, within)
+    only = _only_option(schema)
+    if only is not None:
+        return json_type(only, root, within)
     kind = _only_kind(schema)
     if kind == "array":
         return ArrayType(json_type(schema.get("items"), root, within))
@@ -62,28 +62,39 @@ def json_type(schema: Any, root: Mapping[str, Any] | None = None, within: tuple[
 def _object_type(schema: Mapping[str, Any], root: Mapping[str, Any], within: tuple[str, ...]) -> DataType:
     if not schema.get("properties"):
         return MapType(StringType(), json_type(schema.get("additionalProperties"), root, within))
+    # Every column of Spark may be null, so that it does not matter which properties are required.
     fields = []
     for name, value in schema["properties"].items():
         fields.append(StructField(name, json_type(value, root, within)))
     return StructType(fields)
 
 
-def _is_null(schema: Any) -> bool:
-    return isinstance(schema, Mapping) and schema.get("type") == "null"
+def _only_option(schema: Mapping[str, Any]) -> Any:
+    """Return the one alternative that a schema allows beside null, as pydantic writes optional fields; else None."""
+    options = []
+    for option in schema.get("anyOf") or schema.get("oneOf") or []:
+        is_null = isinstance(option, Mapping) and option.get("type") == "null"
+        if not is_null:
+            options.append(option)
+    return options[0] if len(options) == 1 else None
 
 
 def _only_kind(schema: Mapping[str, Any]) -> str:
     """Return the one type that a schema allows beside null; "" where it allows several, or any."""
     named = schema.get("type", [])
-    kinds = [kind for kind in ([named] if isinstance(named, str) else named) if kind != "null"]
+    if isinstance(named, str):
+        named = [named]
+    kinds = [kind for kind in named if kind != "null"]
     return str(kinds[0]) if len(kinds) == 1 else ""
 
 
 def _resolved(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Any = root
+    """Follow a reference, a JSON pointer (RFC 6901); `ParamError` where it leads nowhere."""
+    target: Any = root
     for part in filter(None, reference.removeprefix("#").split("/")):
-        name = part.replace("~1", "/").replace("~0", "~")  # a JSON pointer's (RFC 6901)
-        if not isinstance(found, Mapping) or name not in found:
+        # In this order: "~01" stands for "~1".
+        name = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(target, Mapping) or name not in target:
             raise ParamError(f"the JSON schema has no {reference!r}, to which a $ref leads")
-        found = found[name]
-    return dict(found)
+        target = target[name]
+    return dict(target)

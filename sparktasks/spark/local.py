@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sparktasks.spark.fusion import Chain
 from sparktasks.spark.inputs import Visible, Wanted
 from sparktasks.spark.persist import load_stages
 from sparktasks.spark.storage import local_path
-from sparktasks.spark.types import kind_of_type
+from sparktasks.spark.types import is_annotations, kind_of_type
 
 
 class LocalPipeline:
@@ -37,6 +37,7 @@ class LocalPipeline:
                 "of stages"
             )
         stages = [model] if isinstance(model, Annotator) else getattr(model, "stages", model)
+        # The chain starts without columns: what its stages ask for first are the inputs of the pipeline.
         chain: Chain = _LocalChain(None, ())
         for stage in _flattened(stages):
             chain = stage.extend(chain)
@@ -52,32 +53,34 @@ class LocalPipeline:
     def annotate(self, data: Any) -> Any:
         """Return {column: [results]} for one input, or a list of them for several: a list, a tuple, an array, a
         Series, a generator. An input is a text, or a dict where the pipeline reads several columns."""
-        return self._each(data, _results)
+        return self._answers(data, _results)
 
     def fullAnnotate(self, data: Any) -> Any:
         """Return {column: [Annotation]} for one input, or a list of them for several."""
-        return self._each(data, lambda annotations: annotations)
+        return self._answers(data, lambda annotations: annotations)
 
-    def _each(self, data: Any, view: Any) -> Any:
+    def _answers(self, data: Any, view: Callable[[Any], Any]) -> Any:
+        """Run one input, or several; ``view`` makes what the user gets of the annotations of a cell."""
         many = as_sequence(data)
-        rows = [self._row(item) for item in ([data] if many is None else many)]
+        items = [data] if many is None else many
         answers = []
-        for cells in self._run(rows):
+        for cells in self._run([self._row(item) for item in items]):
             answer = {}
             for column, cell in zip(self._outputs, cells, strict=True):
-                answer[column.name] = view(cell) if kind_of_type(column.dataType) is not None else cell
+                # A finisher's columns hold plain values, of which there is no view.
+                answer[column.name] = view(cell) if is_annotations(column.dataType) else cell
             answers.append(answer)
         return answers[0] if many is None else answers
 
     def _row(self, item: Any) -> Mapping[str, Any]:
         """Return one input as a value for each column that is read."""
         if not isinstance(item, Mapping):
-            if len(self._names) != 1:
-                raise ParamError(
-                    f"LocalPipeline: this pipeline reads {listed(self._names)}; give a dict with these keys, not "
-                    f"{type(item).__name__}"
-                )
-            return {self._names[0]: item}
+            if len(self._names) == 1:
+                return {self._names[0]: item}
+            raise ParamError(
+                f"LocalPipeline: this pipeline reads {listed(self._names)}; give a dict with these keys, not "
+                f"{type(item).__name__}"
+            )
         if missing := set(self._names) - set(item):
             raise ColumnError(
                 f"LocalPipeline: no value for {listed(sorted(missing))}; this pipeline reads {listed(self._names)}"
@@ -89,8 +92,11 @@ class LocalPipeline:
         columns = []
         for column in self._inputs:
             values = [row[column.name] for row in rows]
-            columns.append(typed_array(values, _local_types(column), f"LocalPipeline: the column {column.name!r}"))
-        for window in execute(self._plan, [columns] if rows else []):
+            types = column.wanted.local if column.wanted is not None else ()
+            columns.append(typed_array(values, types, f"LocalPipeline: the column {column.name!r}"))
+        if not rows:
+            return
+        for window in execute(self._plan, [columns]):
             cells = [_cells(array, column) for array, column in zip(window, self._outputs, strict=True)]
             yield from zip(*cells, strict=True)
 
@@ -104,18 +110,16 @@ class _LocalChain(Chain):
         return Visible(name, None, {}, wanted=wanted)
 
 
-def _local_types(column: Visible) -> Sequence[pa.DataType]:
-    return column.wanted.local if column.wanted is not None else ()
-
-
 def _results(annotations: Iterable[Any]) -> list[Any]:
     results = []
     for annotation in annotations:
+        # Images and sound come as dicts; only texts have a class.
         results.append(annotation["result"] if isinstance(annotation, dict) else annotation.result)
     return results
 
 
 def _flattened(stages: Iterable[Any]) -> list[Annotator]:
+    """Return the stages, those of pipelines inside a pipeline among them."""
     flat: list[Annotator] = []
     for stage in stages:
         if hasattr(stage, "stages"):

@@ -44,8 +44,10 @@ class StageWriter(MLWriter):
 
         Raises `DeliveryError` where the model's files changed or are gone since the stage was made.
         """
-        spark, bundle = self._session(), getattr(self.stage, "_bundle", None)
+        spark = self._session()
+        bundle = getattr(self.stage, "_bundle", None)
         line = json.dumps(_metadata(self.stage, spark.version))
+        # All that can fail comes before what is there is deleted.
         if bundle is not None:
             bundle.check_unchanged()
         if self.shouldOverwrite:
@@ -57,8 +59,10 @@ class StageWriter(MLWriter):
     def _session(self) -> SparkSession:
         """Return the session given to this writer, else the process's, which pyspark's own look-up misses in a
         thread."""
-        if self._sparkSession is None and (running := current_session()) is not None:
-            self.session(running)
+        if self._sparkSession is None:
+            running = current_session()
+            if running is not None:
+                self.session(running)
         return self.sparkSession
 
 
@@ -74,8 +78,11 @@ def _clear(writer: MLWriter, path: str) -> None:
 def _is_visible(path: str, uid: str) -> bool:
     """Tell whether what Spark just wrote is on a file system that this process sees under the same path."""
     here = local_path(path)
+    if here is None:
+        return False
+    # A worker node's disk may have a folder of that name, too; the uid tells this stage's from others.
     try:
-        return here is not None and bool(read_metadata(here)["uid"] == uid)
+        return bool(read_metadata(here)["uid"] == uid)
     except (SavedModelError, OSError):
         return False
 
@@ -108,8 +115,11 @@ class StageReader(MLReader[Any]):
     def load(self, path: str) -> Any:
         """Read the stage saved at ``path``; `SavedModelError` where it is of another class or was written by a newer
         version."""
-        here = local_path(path)
-        stage = load_stage(here if here is not None and (here / "metadata").is_dir() else fetch_folder(path))
+        folder = local_path(path)
+        # A path without a scheme may be one of Spark's default file system, such as HDFS.
+        if folder is None or not (folder / "metadata").is_dir():
+            folder = fetch_folder(path)
+        stage = load_stage(folder)
         if not isinstance(stage, self.kind):
             raise SavedModelError(
                 f"{path} holds a {type(stage).__name__}, not a {self.kind.__name__}. Load it with "
@@ -123,13 +133,15 @@ def load_stage(folder: Path) -> Any:
     written."""
     metadata = read_metadata(folder)
     with interpreting(folder, SavedModelError):
-        version, model = int(metadata.get("formatVersion", 0)), metadata.get("model")
+        version = int(metadata.get("formatVersion", 0))
+        model = metadata.get("model")
         if version > FORMAT_VERSION:
             raise SavedModelError(
                 f"{folder} was saved in format {version}, and this version of sparktasks reads up to {FORMAT_VERSION}. "
                 "Run: pip install --upgrade sparktasks"
             )
         stage = _class(str(metadata["class"]), folder)()
+        # The uid of the saved stage, and not a new one: errors and pipelines name stages by it.
         stage._resetUid(_plain_name(metadata["uid"], folder))
         stage.setParams(**metadata["paramMap"])
     if (folder / "bundle").is_dir():
@@ -148,6 +160,7 @@ def load_stages(folder: Path) -> list[Any]:
         if not metadata["class"].startswith("pyspark.ml.pipeline."):
             return [load_stage(folder)]
         uids = [_plain_name(uid, folder) for uid in metadata["paramMap"]["stageUids"]]
+    # Spark's own PipelineSharedReadWrite pads the numbers of stages to one width.
     width = len(str(len(uids)))
     stages = []
     for index, uid in enumerate(uids):
@@ -166,24 +179,26 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """Read the JSON line of a saved stage or pipeline."""
     parts = sorted((folder / "metadata").glob("part-*"))
     with interpreting(folder, SavedModelError):
-        lines = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines() if line]
-        found = json.loads(lines[0]) if lines else None
-    if not lines:
+        text = "".join(part.read_text(encoding="utf-8") for part in parts)
+        first_line = text.lstrip("\r\n").partition("\n")[0]
+        metadata = json.loads(first_line) if first_line else None
+    if not first_line:
         raise SavedModelError(f"{folder} is not a saved stage or pipeline: there is no metadata in it")
-    if not isinstance(found, dict):
-        raise SavedModelError(f"{folder}: its metadata are {str(found)[:80]!r}, but a JSON object is expected")
-    return found
+    if not isinstance(metadata, dict):
+        raise SavedModelError(f"{folder}: its metadata are {str(metadata)[:80]!r}, but a JSON object is expected")
+    return metadata
 
 
 def _class(name: str, folder: Path) -> Any:
     module, _, attribute = name.rpartition(".")
     if module != _PACKAGE:
         raise SavedModelError(f"{folder} holds a {name}: only stages of sparktasks can be read here")
+    # Only public stages: a name from a file must not lead to just any object.
     front = importlib.import_module(_PACKAGE)
-    found = getattr(front, attribute) if attribute in front.__all__ else None
-    if not (isinstance(found, type) and issubclass(found, MLWritable)):
+    public = getattr(front, attribute) if attribute in front.__all__ else None
+    if not (isinstance(public, type) and issubclass(public, MLWritable)):
         raise SavedModelError(
             f"{folder} holds a {attribute}, which this version of sparktasks "
             f"lacks.{did_you_mean(attribute, front.__all__)}"
         )
-    return found
+    return public

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from sparktasks.errors import BundleError, MissingDependency, did_you_mean, listed
@@ -30,6 +31,7 @@ def find_folder(source: str | Path | None, starter: str | None, who: str, precis
             raise BundleError(f"{who} has no starter bundle: give a folder, a URI or a hub id")
         source = starter
     name = str(source)
+    # A folder goes before a starter or a hub id of the same name: the user sees it.
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     if name in starter_names():
@@ -54,24 +56,35 @@ def _from_hub(name: str, precision: Precision) -> Path:
             "huggingface_hub", f"loading {name!r} (no such folder here, so a hub id)", "hub"
         ) from error
     repository, _, revision = name.partition("@")
-    everything: tuple[list[str], list[str]] = (["*.onnx"], [])
-    for main, beside in (*graph_files(precision), everything):  # a repository often has ten precisions of one model
-        models = [f"{sub}{file}*" for file in (*main, *beside) for sub in ("", "onnx/")]
+
+    def download(files: Iterable[str]) -> Path:
+        patterns = [*_SMALL_FILES, *_MODULE_WEIGHTS]
+        for file in files:
+            # A large graph has its weights in files beside it: model.onnx_data, model.onnx_data_1.
+            patterns += [f"{file}*", f"onnx/{file}*"]
         try:
-            folder = Path(
-                snapshot_download(
-                    repository, revision=revision or None, allow_patterns=[*_SMALL_FILES, *_MODULE_WEIGHTS, *models]
-                )
-            )
+            return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
         except Exception as error:
             raise BundleError(
                 f"there is no folder {name!r} here, and the hub did not give it: {type(error).__name__}: {error}"
             ) from error
-        if any((folder / sub / file).is_file() for file in main for sub in MODEL_FOLDERS):
-            break
+
+    # A repository often has ten precisions of one model, so that everything is fetched last.
+    for main, beside in graph_files(precision):
+        folder = download([*main, *beside])
+        if _has_any(folder, main):
+            return folder
+    folder = download(["*.onnx"])
     if not any(folder.rglob("*.onnx")):
         raise BundleError(
             f"{name} has no ONNX file. Make a folder with one with: sparktasks export {name} FOLDER "
             "(it needs: pip install 'sparktasks[export]')"
         )
     return folder
+
+
+def _has_any(folder: Path, graphs: Iterable[str]) -> bool:
+    for place in MODEL_FOLDERS:
+        if any((folder / place / graph).is_file() for graph in graphs):
+            return True
+    return False

@@ -16,7 +16,7 @@ from sparktasks import DocumentAssembler, LocalPipeline, Summarizer
 from sparktasks.errors import BundleError, DataError, ParamError
 from sparktasks.ops.sentences import sentence_spans
 from sparktasks.runtime.generation.generator import Generator, Prompt
-from sparktasks.runtime.generation.scheduler import Result
+from sparktasks.runtime.generation.search import Result
 
 # From "Natural history of the farm" style notes, written for this test.
 STORY = (

@@ -11,10 +11,11 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import IntegerType, StringType, StructField, StructType
 
-from sparktasks import DocumentAssembler, RegexTokenizer, TextClassifier
-from sparktasks.errors import ColumnError
+from sparktasks import DocumentAssembler, RegexTokenizer, TextClassifier, TextGenerator
+from sparktasks.errors import ColumnError, ParamError
 from sparktasks.spark.fusion import FUSE_SETTING
 from sparktasks.spark.types import ANNOTATIONS
+from sparktasks.spark.vectorized import ADAPTER_SETTING, adapter_of
 from tests.counting import Log, Logger, pipeline
 
 
@@ -267,3 +268,32 @@ def test_annotations_survive_the_way_through_spark(spark: SparkSession, adapter:
         for begin, end, text in [(0, 0, "é"), (2, 3, "日本"), (5, 5, "😀")]
     ]
     assert [row[1]["token"], row[2]["document"]] == [[], []]
+
+
+def test_bytes_that_are_not_utf8_become_replacement_characters(
+    spark: SparkSession, adapter: str, tmp_path: Path
+) -> None:
+    (tmp_path / "latin1.txt").write_bytes(b"caf\xe9 noir\nplain\n\xff\xfe 3\n")
+    df = spark.read.text(str(tmp_path / "latin1.txt")).withColumnRenamed("value", "text").coalesce(1)
+    out = RegexTokenizer().transform(DocumentAssembler().transform(df)).select("document.result", "token.result")
+    assert [tuple(row) for row in out.collect()] == [
+        (["caf\ufffd noir"], ["caf\ufffd", "noir"]),
+        (["plain"], ["plain"]),
+        (["\ufffd\ufffd 3"], ["\ufffd\ufffd", "3"]),
+    ]
+    template = TextGenerator.pretrained(promptTemplate="{text}", maxNewTokens=1)
+    assert all(row.generation[0].result is not None for row in template.transform(df).collect())
+
+
+@pytest.mark.parametrize("setting", ["ARROW", " Pandas "])
+def test_settings_are_read_in_any_case(setting: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = setting.strip().lower()
+    spark.conf.set(ADAPTER_SETTING, setting)
+    try:
+        if wanted == "arrow" and not hasattr(F, "arrow_udf"):
+            with pytest.raises(ParamError, match="needs Spark 4.1"):
+                adapter_of(spark.range(1))
+        else:
+            assert adapter_of(spark.range(1)) == wanted
+    finally:
+        spark.conf.unset(ADAPTER_SETTING)

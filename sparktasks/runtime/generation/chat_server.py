@@ -69,7 +69,9 @@ def write_message(pipe: Any, message: Mapping[str, Any]) -> None:
 
 def serve(idle_seconds: float) -> None:
     """Answer requests until there is none for so many seconds, or the caller is gone."""
-    _limit_memory()
+    import resource  # not on Windows, where the caller's process must be able to import this module all the same
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     # The default action of this signal ends a process whatever it is doing, a single long call of C included.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
@@ -84,14 +86,6 @@ def serve(idle_seconds: float) -> None:
         answer = _answer(compile_template, request)
         signal.setitimer(signal.ITIMER_REAL, 0)
         write_message(sys.stdout, answer)
-
-
-def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
 def _answer(compile_template: Callable[[str], Any], request: Mapping[str, Any]) -> dict[str, str]:

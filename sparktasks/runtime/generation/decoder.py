@@ -63,7 +63,7 @@ class Decoder:
         if "attention_mask" in self._encoder.inputs:
             feeds["attention_mask"] = mask
         (states,) = self._encoder.run_tensors(feeds, self._encoder.outputs[:1])
-        return [_as_type(states, self._prompt_session.inputs.get(HIDDEN)), mask]
+        return [_as_type(states, self._prompt_session.inputs[HIDDEN]), mask]
 
     # -- the text
 
@@ -283,9 +283,9 @@ def _zeros(slot: Slot, rows: int, width: int) -> np.ndarray:
     return np.zeros(shape, slot.dtype)
 
 
-def _as_type(value: Tensor, dtype: type | None) -> Tensor:
-    """Return a tensor in the type that another graph expects: precisions of a folder's graphs may differ."""
+def _as_type(value: Tensor, dtype: type) -> Tensor:
+    """Return a tensor in the type that another graph expects: the graphs of a folder may differ in precision."""
     array = view(value)
-    if dtype is None or array.dtype == dtype:
+    if array.dtype == dtype:
         return value
     return tensor(array.astype(dtype))

@@ -62,7 +62,7 @@ class Prompt:
 
     ids: tuple[int, ...]
     truncated: bool = False
-    first: int | None = None
+    forced_first: int | None = None
 
 
 class Generator:
@@ -109,8 +109,10 @@ class Generator:
 
     def prompts(self, texts: Sequence[str], special: bool = True) -> list[Prompt]:
         """Turn texts into prompts; ``special`` says whether the tokenizer adds its special tokens."""
-        encodings = self.tokenizer.encode(texts, offsets=False, special=special)
-        return [Prompt(tuple(encoding.ids), bool(encoding.overflowing)) for encoding in encodings]
+        prompts = []
+        for encoding in self.tokenizer.encode(texts, offsets=False, special=special):
+            prompts.append(Prompt(tuple(encoding.ids), truncated=bool(encoding.overflowing)))
+        return prompts
 
     def from_start(self, prompt: Prompt) -> Prompt:
         """Turn a prompt without tokens into the token that begins a text, if the model has one."""
@@ -123,7 +125,7 @@ class Generator:
 
         If a prompt fails, its result is the exception.
         """
-        unique, places = distinct([(prompt.ids, prompt.first) for prompt in prompts])
+        unique, places = distinct([(prompt.ids, prompt.forced_first) for prompt in prompts])
         copies = 1  # beams give several texts for one request
         if self.settings.num_beams == 1:
             copies = self.settings.num_return_sequences
@@ -168,7 +170,7 @@ class Generator:
 
     def first_logits(self, prompt: Prompt) -> np.ndarray:
         """Return the model's logits of the first new token, ``(vocabulary,)``, float32."""
-        request = self._request(prompt.ids, prompt.first, 0)
+        request = self._request(prompt.ids, prompt.forced_first, 0)
         source = []
         if request.source:
             source = self.decoder.encode([request.source], self.tokenizer.pad_id)
@@ -187,7 +189,9 @@ class Generator:
         limit = settings.limit(len(prompt))
         if self._positions is not None:
             limit = min(limit, self._positions - len(prompt))
-        key = hashlib.sha256(repr((settings.seed, copy, forced_first, ids)).encode()).digest()
+        # What is sampled depends on this alone, so that a text is the same in whatever company it is generated.
+        identity = repr((settings.seed, copy, forced_first, ids))
+        key = hashlib.sha256(identity.encode()).digest()
         if forced_first is None:
             forced_first = settings.forced_bos_token_id
         return Request(

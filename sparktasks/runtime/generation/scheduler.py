@@ -153,7 +153,8 @@ class _Run:
     def _refill(self, group: Group | None) -> Group | None:
         """Take waiting texts in if there is room, and drop the rows of finished ones if that pays."""
         if group is None:
-            return groups.merge(self._slots, self._admit([], self._waiting.fitting(None)))
+            first = self._admit([], self._waiting.fitting(None))
+            return groups.merge(self._slots, first)
         running = self._running(group)
         new = self._joining(group, running)
         if not new and len(running) == len(group.texts):
@@ -169,12 +170,14 @@ class _Run:
     def _running(self, group: Group) -> np.ndarray:
         """Return the places of a group's texts that are not finished."""
         results = self._results
-        return np.array([place for place, text in enumerate(group.texts) if text.number not in results], np.int64)
+        places = [place for place, text in enumerate(group.texts) if text.number not in results]
+        return np.array(places, np.int64)
 
     def _has_outgrown(self, group: Group) -> bool:
         """Return whether a row, which must be finished, has come to the end of the model's positions."""
         positions = self._scheduler.positions
-        return positions is not None and int(group.batch.history.lengths.max()) >= positions
+        longest = int(group.batch.history.lengths.max())
+        return positions is not None and longest >= positions
 
     def _joining(self, group: Group, running: np.ndarray) -> list[Part]:
         """Return the texts that join a group now."""
@@ -217,23 +220,17 @@ class _Run:
     def _begin(self, begun: Sequence[Text], fitting: Sequence[Text], most: int) -> None:
         """Begin at most so many of the fitting texts."""
         texts = self._waiting.take(fitting, begun, most)
-        if not texts:
-            return
-        for places in token_batches([text.unread_tokens for text in texts], self._limits.run_tokens):
-            group = self._start([texts[place] for place in places])
-            if group is None:
-                continue
-            running = self._running(group)
-            if len(running):
-                self._ready.append((group, running))
+        lengths = [text.unread_tokens for text in texts]
+        for places in token_batches(lengths, self._limits.run_tokens):
+            self._start([texts[place] for place in places])
 
     # -- running the decoder
 
-    def _start(self, texts: list[Text]) -> Group | None:
-        """Read the sources and prompts of some texts, and choose their first tokens; None if that failed."""
+    def _start(self, texts: list[Text]) -> None:
+        """Read the sources and prompts of some texts, and choose their first tokens; then they are ready to go on."""
         output = self._try(texts, lambda: self._read(texts))
         if output is None:
-            return None
+            return
         logits, batch = output
         if self._rows > 1:
             rows = np.repeat(np.arange(len(texts)), self._rows)
@@ -242,7 +239,9 @@ class _Run:
         search = self._scheduler.search([text.request for text in texts])
         group = Group(search, batch, texts)
         self._advance(group, logits)
-        return group
+        running = self._running(group)
+        if len(running):
+            self._ready.append((group, running))
 
     def _read(self, texts: Sequence[Text]) -> tuple[np.ndarray, Batch]:
         """Return the logits after each prompt, and the batch to go on with."""

@@ -182,7 +182,7 @@ def check_logits(logits: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.n
 
     Broken rows become zeros, so that nothing computes with them.
     """
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # broken rows are what this is about
         parts = log_parts(logits)
     broken: np.ndarray = ~np.isfinite(parts[0][:, 0])
     if broken.any():

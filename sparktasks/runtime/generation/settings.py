@@ -102,16 +102,19 @@ def _tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _bad_words(value: Any) -> tuple[tuple[int, ...], ...]:
+    """Freeze lists of ids."""
     return tuple(tuple(ids) for ids in value)
 
 
 def _sequence_bias(value: Any) -> tuple[Bias, ...]:
+    """Freeze pairs of ids and what is added to their scores; older files have a mapping."""
     if isinstance(value, Mapping):
         value = value.items()
     return tuple((tuple(ids), float(bias)) for ids, bias in value)
 
 
 def _decay(value: Any) -> tuple[int, float]:
+    """Freeze the pair of a start and a factor."""
     return int(value[0]), float(value[1])
 
 

@@ -13,8 +13,8 @@ from sparktasks.errors import DeliveryError
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.generation.decoder import Decoder
 from sparktasks.runtime.generation.processors import processors_of
-from sparktasks.runtime.generation.scheduler import BatchLimits, Result, Scheduler
-from sparktasks.runtime.generation.search import NotANumber, Request, Rules
+from sparktasks.runtime.generation.scheduler import BatchLimits, Scheduler
+from sparktasks.runtime.generation.search import NotANumber, Request, Result, Rules
 from sparktasks.runtime.generation.settings import Settings
 
 ROOMY = BatchLimits(32, 1 << 16, 512)

@@ -9,7 +9,8 @@ import pytest
 
 from sparktasks.runtime.bundle import open_bundle
 from sparktasks.runtime.generation.generator import Generator, GeneratorOptions, Prompt, Reading
-from sparktasks.runtime.generation.scheduler import BatchLimits, Result
+from sparktasks.runtime.generation.scheduler import BatchLimits
+from sparktasks.runtime.generation.search import Result
 from sparktasks.runtime.generation.settings import Settings, read_settings, unsupported
 from sparktasks.runtime.generation.stops import StopStrings
 from sparktasks.runtime.generation.words import NO_WORDS, Words
