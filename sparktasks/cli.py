@@ -35,12 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Success returns instead of exiting: some schedulers call this function, and take any `SystemExit` for a failure.
     """
-    asked = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        if getattr(asked, "needs_spark", True):
+        if getattr(options, "needs_spark", True):
             _need_spark()
         with _terminable():
-            asked.act(asked)
+            options.act(options)
     except KeyboardInterrupt:
         print("sparktasks: stopped", file=sys.stderr)
         raise SystemExit(STOPPED) from None
@@ -48,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("sparktasks: stopped by SIGTERM", file=sys.stderr)
         raise SystemExit(TERMINATED) from None
     except Exception as error:
-        raise SystemExit(_failed(error, getattr(asked, "traceback", False))) from None
+        raise SystemExit(_failed(error, getattr(options, "traceback", False))) from None
 
 
 class _Terminated(SystemExit):
-    """SIGTERM came; raised where the program is, so that locks and sessions are given back on the way out."""
+    """SIGTERM came; raised where the program is, so that locks and sessions are released on the way out."""
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="run a job file", description="Read, annotate and write, as a job file says.", epilog=_HELP
     )
     run.add_argument("job", metavar="JOB.yaml")
-    run.add_argument("--traceback", action="store_true", help="print the whole story of a failure, not only its reason")
+    run.add_argument("--traceback", action="store_true", help="print the traceback of a failure, not only its reason")
     run.set_defaults(act=_run)
     commands.add_parser("tasks", help="list the tasks").set_defaults(act=_tasks)
     init = commands.add_parser("init", help="write commented example job files, and Spark settings")
@@ -113,7 +113,7 @@ def _add_export(commands: Any) -> None:
     export.add_argument("folder", metavar="FOLDER", help="the folder to write")
     export.add_argument("--task", help="what for; without this, what config.json's architectures say")
     export.add_argument("--force", action="store_true", help="replace an earlier export in FOLDER")
-    export.add_argument("--traceback", action="store_true", help="print the whole story of a failure")
+    export.add_argument("--traceback", action="store_true", help="print the traceback of a failure")
     export.set_defaults(act=_export, needs_spark=False)
 
 
@@ -159,71 +159,73 @@ def _need_spark() -> None:
         raise MissingDependency("pyspark", "the sparktasks command", "local") from error
 
 
-def _run(asked: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> None:
     from sparktasks.jobs.loading import load_job
     from sparktasks.jobs.run import run_job
     from sparktasks.jobs.session import session_of
 
-    job = load_job(asked.job)
+    job = load_job(options.job)
     with session_of(job) as spark:
         summary = run_job(job, spark)
     print("\n".join(summary.lines()))
 
 
-def _tasks(asked: argparse.Namespace) -> None:
+def _tasks(options: argparse.Namespace) -> None:
     from sparktasks.jobs.describe import task_lines
 
     print("\n".join(task_lines()))
 
 
-def _init(asked: argparse.Namespace) -> None:
+def _init(options: argparse.Namespace) -> None:
     from sparktasks.jobs.examples import write_examples
 
-    print("\n".join(write_examples(asked.folder)))
+    print("\n".join(write_examples(options.folder)))
 
 
-def _inspect(asked: argparse.Namespace) -> None:
+def _inspect(options: argparse.Namespace) -> None:
     from sparktasks.jobs.describe import bundle_lines
 
-    print("\n".join(bundle_lines(asked.bundle, asked.file)))
+    print("\n".join(bundle_lines(options.bundle, options.file)))
 
 
-def _export(asked: argparse.Namespace) -> None:
+def _export(options: argparse.Namespace) -> None:
     from sparktasks.export.model import export_model
 
-    print("\n".join(export_model(asked.model, asked.folder, asked.task, replace=asked.force).lines()))
+    print("\n".join(export_model(options.model, options.folder, options.task, replace=options.force).lines()))
 
 
-def _optimize(asked: argparse.Namespace) -> None:
+def _optimize(options: argparse.Namespace) -> None:
     from sparktasks.jobs.describe import optimized_lines
 
-    print("\n".join(optimized_lines(asked.bundle, asked.file, asked.out, asked.texts, asked.precisions)))
+    print("\n".join(optimized_lines(options.bundle, options.file, options.out, options.texts, options.precisions)))
 
 
-def _cache(asked: argparse.Namespace) -> None:
+def _cache(options: argparse.Namespace) -> None:
     from sparktasks.jobs.describe import cache_lines
 
-    lines = cache_lines(asked.what)
+    lines = cache_lines(options.what)
     print("\n".join(lines))
-    if asked.what == "verify" and len(lines) > 1:
+    # Below the first line stand the damaged models.
+    if options.what == "verify" and len(lines) > 1:
         raise SystemExit(FAILED)
 
 
 def _failed(error: Exception, with_traceback: bool) -> int:
-    """Say in one line what went wrong, and where the whole story is."""
+    """Say in one line what went wrong and where the traceback is; return the exit code."""
     if with_traceback:
         traceback.print_exception(error)
-    if refused := refusal(error):
-        print(f"sparktasks: {refused}", file=sys.stderr)
+    refusal_reason = refusal(error)
+    if refusal_reason:
+        print(f"sparktasks: {refusal_reason}", file=sys.stderr)
         return REFUSED
     if not with_traceback:
-        print(f"sparktasks: Traceback in {_kept(error)}", file=sys.stderr)
+        print(f"sparktasks: Traceback in {_save_traceback(error)}", file=sys.stderr)
     print(f"sparktasks: failed: {failure(error)}", file=sys.stderr)
     return FAILED
 
 
-def _kept(error: Exception) -> str:
-    """Write the whole story of an error to a file and return its name; on stderr where no file can be written."""
+def _save_traceback(error: Exception) -> str:
+    """Write an error's traceback to a file and return its name; to stderr where no file can be written."""
     try:
         descriptor, name = tempfile.mkstemp(prefix="sparktasks-", suffix=".log")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

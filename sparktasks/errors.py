@@ -70,6 +70,7 @@ class MissingDependency(SparkTasksError, ImportError):
         )
         self.package = package
 
+    # Exceptions pickle by their args alone, but this constructor takes others.
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
 
@@ -87,10 +88,11 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     >>> did_you_mean("aggregaton", ["aggregation", "stride"])
     " Did you mean 'aggregation'?"
     """
-    options = sorted(allowed)
-    folded = {option.lower(): option for option in options}
-    near = difflib.get_close_matches(name.lower(), list(folded), n=1)
-    return f" Did you mean {folded[near[0]]!r}?" if near else ""
+    spellings = {name.lower(): name for name in sorted(allowed)}
+    matches = difflib.get_close_matches(name.lower(), list(spellings), n=1)
+    if not matches:
+        return ""
+    return f" Did you mean {spellings[matches[0]]!r}?"
 
 
 def listed(names: Iterable[object]) -> str:
@@ -102,14 +104,18 @@ def listed(names: Iterable[object]) -> str:
     "'present.0.key' and 29 more"
     """
     every = list(names)
-    shown = every if len(every) <= _ALL_SHOWN else _distinct_kinds(every)
-    rest = f" and {len(every) - len(shown)} more" if len(shown) < len(every) else ""
-    return (", ".join(repr(name) for name in shown) or "none") + rest
+    shown = every
+    if len(every) > _ALL_SHOWN:
+        shown = _distinct_kinds(every)
+    text = ", ".join(map(repr, shown)) or "none"
+    hidden = len(every) - len(shown)
+    return f"{text} and {hidden} more" if hidden else text
 
 
 def _distinct_kinds(names: Iterable[object]) -> list[object]:
     """Return the first of all names that differ only in their numbers."""
     kinds: dict[str, object] = {}
     for name in names:
-        kinds.setdefault(re.sub(r"\d+", "0", repr(name)), name)
+        kind = re.sub(r"\d+", "0", repr(name))
+        kinds.setdefault(kind, name)
     return list(kinds.values())

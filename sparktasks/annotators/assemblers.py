@@ -43,6 +43,7 @@ class DocumentAssembler(Annotator):
         kernel = AssembleDocuments(cleanup)
         for name, output in pairs:
             column = chain.find(name, self.uid, TEXTS)
+            # What Catalyst computes need not come back from Python, but it does not know Python's white space.
             is_plain = cleanup == "disabled" and isinstance(column.dataType, StringType)
             field = annotation_field(output, DOCUMENT)
             chain = chain.add(kernel, [column], field, self.uid, _projected if is_plain else None)
@@ -62,11 +63,12 @@ class DocumentAssembler(Annotator):
 
 def _projected(text: Column) -> Column:
     """Make a document of a string column in Catalyst; `AssembleDocuments` does the same in Arrow."""
+    # Lengths count characters of what Python will see, in which bytes that are not UTF-8 are replaced.
     valid = readable(text)
     document = F.struct(
         F.lit(DOCUMENT),
         F.lit(0),
-        F.length(valid) - 1,
+        F.length(valid) - 1,  # the end is inclusive
         valid,
         F.create_map(F.lit("sentence"), F.lit("0")),
         F.array().cast("array<float>"),
@@ -101,6 +103,7 @@ class WordsAssembler(Annotator):
                 f"{self.uid}: outputCols={outputs!r} must name two columns: the document and the token column"
             )
         self.check_distinct(outputs)
+        # A kernel for each: what nobody reads of the two is not run.
         for name, kind in zip(outputs, (DOCUMENT, TOKEN), strict=True):
             chain = chain.add(AssembleWords(kind), [column], annotation_field(name, kind), self.uid)
         return chain

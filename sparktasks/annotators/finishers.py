@@ -47,13 +47,9 @@ class Finisher(Annotator):
 
     def extend(self, chain: Chain) -> Chain:
         """Append one kernel for each output column, then drop the annotation columns."""
+        # Before any is added: an output may overwrite an annotation column, and is none itself.
         annotations = [column for column in chain.visible if is_annotations(column.dataType)]
-        pairs = list(self._pairs(chain))
-        values = self.getOrDefault(self.values)
-        outputs = []
-        for column, name in pairs:
-            for value in values:
-                outputs.append((column, value, name if value == "result" else f"{name}_{value}"))
+        outputs = list(self._outputs(chain))
         self.check_distinct([name for _, _, name in outputs])
         form = self.getOrDefault(self.outputAs)
         for column, value, name in outputs:
@@ -63,16 +59,21 @@ class Finisher(Annotator):
             chain = chain.add(kernel, [column], StructField(name, written), self.uid)
         return chain.drop(annotations) if self.getOrDefault(self.cleanAnnotations) else chain
 
-    def _pairs(self, chain: Chain) -> Iterator[tuple[Visible, str]]:
-        """Yield the columns to read, each with the name of the one to write."""
-        names, outputs = self.getOrDefault(self.inputCols), self.getOrDefault(self.outputCols)
-        if outputs is not None and len(outputs) != len(names):
-            raise ParamError(f"{self.uid}: outputCols={outputs!r} must name one column for each of inputCols={names!r}")
-        for name, output in zip(names, outputs or [f"finished_{name}" for name in names], strict=True):
-            yield chain.find(name, self.uid, ANNOTATIONS), output
+    def _outputs(self, chain: Chain) -> Iterator[tuple[Visible, str, str]]:
+        """Yield, for each column to write, the column to read, the value to take out of it, and the name."""
+        inputs, names = self.getOrDefault(self.inputCols), self.getOrDefault(self.outputCols)
+        if names is None:
+            names = [f"finished_{name}" for name in inputs]
+        if len(names) != len(inputs):
+            raise ParamError(f"{self.uid}: outputCols={names!r} must name one column for each of inputCols={inputs!r}")
+        for input_name, name in zip(inputs, names, strict=True):
+            column = chain.find(input_name, self.uid, ANNOTATIONS)
+            for value in self.getOrDefault(self.values):
+                yield column, value, name if value == "result" else f"{name}_{value}"
 
     def _type(self, column: Visible, value: str) -> pa.DataType:
         """Return the Arrow type of a value of a column; `ParamError` where the column has no such value."""
+        # An input of a LocalPipeline has no type; what is put in there are texts.
         kind = kind_of_type(column.dataType) or TEXT
         fields = {field.name: field.type for field in kind.struct if not pa.types.is_map(field.type)}
         allowed = VALUES if kind is TEXT else fields | {"error": pa.string()}
@@ -81,6 +82,7 @@ class Finisher(Annotator):
                 f"{self.uid}: values has {value!r}, but the column {column.name!r} holds {kind.name} annotations: "
                 f"it takes {listed(allowed)}"
             )
+        # Numbers and vectors have no one way to be written, and pictures none.
         if self.getOrDefault(self.outputAs) == "string" and not pa.types.is_string(allowed[value]):
             raise ParamError(
                 f"{self.uid}: outputAs='string' writes 'result' and 'error' of text columns only, not {value!r}. "
@@ -116,4 +118,5 @@ class VectorFinisher(Annotator):
 
         name = self.getOrDefault(self.outputCol)
         array = quoted(name)
+        # array_to_vector fails on null.
         return super()._transform(dataset).withColumn(name, F.when(array.isNotNull(), array_to_vector(array)))

@@ -104,7 +104,8 @@ def _block_products(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 
 def _labels(bundle: Bundle) -> str:
-    if not bundle.config.get("id2label") and not bundle.config.get("num_labels"):
+    names = bundle.config.get("id2label") or bundle.config.get("num_labels")
+    if not names:
         return "none named"
     try:
         labels = bundle.labels

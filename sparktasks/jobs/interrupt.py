@@ -20,35 +20,29 @@ from sparktasks.spark.delivery import is_connect
 def interruptible(spark: SparkSession, action: Callable[[], None]) -> None:
     """Run an action in a thread of its own; where this one is interrupted, cancel its jobs and wait for their end."""
     tag = f"sparktasks_{uuid.uuid4().hex}"
+    add_tag: Callable[[str], object]
+    cancel: Callable[[str], object]
+    if is_connect(spark):
+        add_tag, cancel = spark.addTag, spark.interruptTag
+    else:
+        context = spark.sparkContext
+        add_tag, cancel = context.addJobTag, context.cancelJobsWithTag
     outcome: Future[None] = Future()
 
     def run() -> None:
         try:
-            _add_tag(spark, tag)
+            add_tag(tag)
             action()
             outcome.set_result(None)
         except BaseException as error:
             outcome.set_exception(error)
 
+    # Of the kind that inherits the scheduler pool and the like from this one.
     thread = InheritableThread(target=run, session=spark, daemon=True)
     thread.start()
     try:
         outcome.result()
     except (KeyboardInterrupt, SystemExit):
-        _cancel(spark, tag)
+        cancel(tag)
         thread.join()
         raise
-
-
-def _add_tag(spark: SparkSession, tag: str) -> None:
-    if is_connect(spark):
-        spark.addTag(tag)
-    else:
-        spark.sparkContext.addJobTag(tag)
-
-
-def _cancel(spark: SparkSession, tag: str) -> None:
-    if is_connect(spark):
-        spark.interruptTag(tag)
-    else:
-        spark.sparkContext.cancelJobsWithTag(tag)

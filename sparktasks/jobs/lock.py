@@ -43,11 +43,11 @@ _LOOK_SECONDS = 1.0
 _LOOKS = 5
 
 
+@dataclass(frozen=True)
 class NoLock:
     """Takes a lock's place where none can be had, with a note that says so, or where nothing is shared."""
 
-    def __init__(self, note: str = "") -> None:
-        self.note = note
+    note: str = ""
 
     def check(self) -> None:
         """Nobody can have taken it."""

@@ -70,12 +70,12 @@ def _write_at_once(rows: Annotated, output: Output, lock: OutputLock | NoLock) -
         raise
     lock.check()
     after = _count(output)
-    numbers = (before, after, written.rows)
-    if None not in numbers and mode != "ignore":
-        _check_number(job, there=after - before, expected=written.rows)  # type: ignore[operator, arg-type]
     name = _named_output(job)
-    if mode == "ignore" and not written.rows:
-        name += ", or nothing where that was there already (mode: ignore)"
+    if mode == "ignore":
+        # Whether anything was written, Spark tells in its newer versions only.
+        name += "" if written.rows else ", or nothing where that was there already (mode: ignore)"
+    elif None not in (before, after, written.rows):
+        _check_number(job, there=after - before, expected=written.rows)  # type: ignore[operator, arg-type]
     return Summary(job.name, name, written)
 
 

@@ -50,10 +50,11 @@ def session_of(job: Job) -> Iterator[SparkSession]:
 
 def _settings(job: Job) -> dict[str, str]:
     """Return the job file's settings as Spark writes them: YAML's True is Spark's true."""
+    spellings = {"True": "true", "False": "false"}
     settings = {}
     for name, value in job.spark.config.items():
         text = str(value)
-        settings[name] = text.lower() if isinstance(value, bool) else text
+        settings[name] = spellings.get(text, text)
     return settings
 
 
@@ -64,7 +65,7 @@ def _defaults(job: Job) -> dict[str, str]:
     """
     if not job.stages:
         return {}
-    rows = min(records_per_batch(section.name) for section in job.stages)
+    rows = min(map(records_per_batch, job.stages))
     return {"spark.sql.execution.arrow.maxRecordsPerBatch": str(rows)}
 
 

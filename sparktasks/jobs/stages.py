@@ -33,9 +33,9 @@ MODEL_KEYS = ("pretrained", "file", "precision")
 LIGHT_RECORDS = 10_000  # Spark's own default
 
 
-def records_per_batch(name: str) -> int:
-    """Return how many rows of an Arrow batch suit an annotator: fewer where its model is slow, or reads large cells."""
-    cls = getattr(sparktasks, name)
+def records_per_batch(section: StageSection) -> int:
+    """Return how many rows of an Arrow batch suit a stage: fewer where its model is slow, or reads large cells."""
+    cls = getattr(sparktasks, section.name)
     return int(getattr(cls, "records_per_batch", LIGHT_RECORDS))
 
 

@@ -1,4 +1,4 @@
-"""Models on the executor: references that kernels carry, and how the folder that one names is found on this machine.
+"""Folders on the executor: references that kernels carry, and how the folder that one names is found here.
 
 What was sent is written out by the first process that asks for it, checked against the folder's hash, and kept in the
 machine's store.
@@ -19,6 +19,7 @@ from typing import Any
 from sparktasks.errors import BundleError, DeliveryError
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.cache import ProcessCache
+from sparktasks.runtime.folders import Folder, open_folder
 from sparktasks.runtime.store import Entry, Store
 
 log = logging.getLogger(__name__)
@@ -27,23 +28,44 @@ DELIVERY_SETTING = "spark.sparktasks.delivery"
 
 
 @dataclass(frozen=True)
-class BundleRef:
-    """What a kernel carries instead of a model: where the folder is on the driver, and what it must contain."""
+class FolderRef:
+    """What a kernel carries instead of a folder: where it is on the driver, and what it must contain.
+
+    ``names`` are the files by which the folder is opened.
+    """
 
     folder: str
-    models: tuple[str, ...]
+    names: tuple[str, ...]
     hash: str
     stamp: str
 
     @classmethod
-    def of(cls, bundle: Bundle) -> BundleRef:
+    def of(cls, folder: Folder) -> FolderRef:
+        """Refer to an opened folder."""
+        return cls(str(folder.folder), folder.files, folder.hash, folder.stamp)
+
+    def open(self, place: str | Path) -> Folder:
+        """Open the folder at another place."""
+        return open_folder(place, self.names)
+
+
+@dataclass(frozen=True)
+class BundleRef(FolderRef):
+    """What a kernel carries instead of a model; ``names`` are its graphs."""
+
+    @classmethod
+    def of(cls, folder: Folder) -> BundleRef:
         """Refer to an opened bundle."""
-        return cls(str(bundle.folder), bundle.models, bundle.hash, bundle.stamp)
+        assert isinstance(folder, Bundle)
+        return cls(str(folder.folder), folder.models, folder.hash, folder.stamp)
+
+    def open(self, place: str | Path) -> Bundle:
+        return open_bundle(place, self.names)
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """A bundle under way: its files with their sizes, and what holds their bytes (broadcasts of chunks, or names of
+    """A folder under way: its files with their sizes, and what holds their bytes (broadcasts of chunks, or names of
     sent files)."""
 
     hash: str
@@ -66,9 +88,9 @@ def receive(parcels: Sequence[Parcel], find_file: Callable[[str], str] | None = 
 
 @dataclass(frozen=True)
 class _Located:
-    """A bundle on this machine, and the store's entry that it lies in."""
+    """A folder on this machine, and the store's entry that it lies in."""
 
-    bundle: Bundle
+    folder: Folder
     entry: Entry | None = None
 
     @property
@@ -80,35 +102,39 @@ _located: ProcessCache[_Located] = ProcessCache(limit=64)
 
 
 def locate(ref: BundleRef) -> Bundle:
-    """Return the bundle a reference names, on this machine; the first process to ask for one that was sent writes it
-    out.
+    """Return the bundle that a reference names, as `locate_folder` does."""
+    bundle = locate_folder(ref)
+    assert isinstance(bundle, Bundle)
+    return bundle
 
-    Raises `DeliveryError` where it cannot be had here, or what is here is another model by now.
+
+def locate_folder(ref: FolderRef) -> Folder:
+    """Return the folder that a reference names, on this machine; the first process to ask for one that was sent writes
+    it out.
+
+    Raises `DeliveryError` where it cannot be had here, or what is here has another content by now.
     """
-    found = _located.get(ref, lambda: _found(ref))
-    if not found.is_there:
-        found = _found(ref)
-        _located.put(ref, found)
-    return found.bundle
+    located = _located.get(ref, lambda: _locate(ref))
+    if not located.is_there:
+        located = _locate(ref)
+        _located.put(ref, located)
+    return located.folder
 
 
-def _found(ref: BundleRef) -> _Located:
+def _locate(ref: FolderRef) -> _Located:
     parcel = _parcels.get(ref.hash)
-    return _opened(ref) if parcel is None else _received(ref, parcel)
-
-
-def _received(ref: BundleRef, parcel: Parcel) -> _Located:
+    if parcel is None:
+        return _opened(ref)
     entry = Store().open("bundles", ref.hash, partial(_unpack, ref, parcel))
-    bundle = open_bundle(entry.content, ref.models)
-    bundle.__dict__["hash"] = ref.hash  # the store has checked it
-    return _Located(bundle, entry)
+    # The store has checked the hash.
+    return _Located(ref.open(entry.content).with_hash(ref.hash), entry)
 
 
-def _unpack(ref: BundleRef, parcel: Parcel, folder: Path) -> None:
+def _unpack(ref: FolderRef, parcel: Parcel, folder: Path) -> None:
     """Write a parcel's files into a folder, and check that they are what was sent."""
     try:
         _UNPACKERS[parcel.way](parcel, folder)
-        whole = open_bundle(folder, ref.models).hash == ref.hash
+        whole = ref.open(folder).hash == ref.hash
     except (BundleError, EOFError, UnpicklingError) as error:
         log.warning("%s arrived damaged: %s", ref.folder, error)
         whole = False
@@ -159,20 +185,20 @@ _UNPACKERS: dict[str, Callable[[Parcel, Path], None]] = {
 }
 
 
-def _opened(ref: BundleRef) -> _Located:
+def _opened(ref: FolderRef) -> _Located:
     """Open a folder that driver and executors share."""
     if not Path(ref.folder).is_dir():
         raise DeliveryError(
-            f"the executor on {socket.gethostname()} cannot see the model folder {ref.folder}. "
+            f"the executor on {socket.gethostname()} cannot see the folder {ref.folder}. "
             "Put it on a path that all machines share (a mounted volume, NFS) and load it from there, or set "
             f"{DELIVERY_SETTING} to auto"
         )
-    bundle = open_bundle(ref.folder, ref.models)
-    if bundle.stamp == ref.stamp:
-        bundle.__dict__["hash"] = ref.hash  # what has not changed need not be hashed again
-    elif bundle.hash != ref.hash:
+    folder = ref.open(ref.folder)
+    if folder.stamp == ref.stamp:
+        return _Located(folder.with_hash(ref.hash))
+    if folder.hash != ref.hash:
         raise DeliveryError(
-            f"{ref.folder} on {socket.gethostname()} holds another model than when the stage was made. Make "
-            "the stage again"
+            f"{ref.folder} on {socket.gethostname()} holds other files than when the stage was made. Make the stage "
+            "again"
         )
-    return _Located(bundle)
+    return _Located(folder)

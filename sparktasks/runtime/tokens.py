@@ -42,11 +42,13 @@ def longest(bundle: Bundle, asked: int | None) -> int | None:
 
     Raises `ParamError` where more are asked for than the model has positions.
     """
-    if asked is not None and bundle.positions is not None and asked > bundle.positions:
+    if asked is None:
+        return bundle.max_length
+    if bundle.positions is not None and asked > bundle.positions:
         raise ParamError(
             f"maxLength={asked} is more than the {bundle.positions} positions that the model in {bundle.folder} knows"
         )
-    return bundle.max_length if asked is None else asked
+    return asked
 
 
 class _MeasuredText(NamedTuple):
@@ -84,23 +86,24 @@ class TextTokenizer:
         if lengths.side is not None:
             self._cuts_right = lengths.side == "right"
         if lengths.max_length is not None:
-            self._limit(lengths)
+            self._limit(lengths.max_length, lengths)
 
     @property
     def pad_id(self) -> int:
         """The id that fills up shorter texts."""
         return self.pad_ids[0]
 
-    def _limit(self, lengths: Lengths) -> None:
+    def _limit(self, max_length: int, lengths: Lengths) -> None:
         special = self.core.num_special_tokens_to_add(is_pair=lengths.pairs)
-        room = (lengths.max_length or 0) - special
+        room = max_length - special
+        # Each text of a pair must keep a token.
         if room < 1 + lengths.pairs or lengths.stride >= room:
             raise ParamError(
-                f"maxLength={lengths.max_length} with stride={lengths.stride} leaves no room for text: "
+                f"maxLength={max_length} with stride={lengths.stride} leaves no room for text: "
                 f"{special} of the tokens are special, and the stride must be smaller than the rest"
             )
         direction = "right" if self._cuts_right else "left"
-        self.core.enable_truncation(lengths.max_length, stride=lengths.stride, direction=direction)
+        self.core.enable_truncation(max_length, stride=lengths.stride, direction=direction)
 
     def _pad_ids(self, bundle: Bundle) -> tuple[int, ...]:
         """Return the ids that may be meant by padding, the likeliest first.

@@ -15,10 +15,11 @@ from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
 
 from sparktasks.errors import ColumnError, ParamError, listed
-from sparktasks.kernels.parcels import BundleRef
+from sparktasks.kernels.parcels import BundleRef, FolderRef
 from sparktasks.kernels.plan import Kernel
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.devices import ALLOWED, is_device
+from sparktasks.runtime.folders import Folder, open_folder
 from sparktasks.runtime.layouts import AUTO, Precision
 from sparktasks.runtime.operators import check_operators
 from sparktasks.runtime.session import RUN_SECONDS
@@ -43,6 +44,7 @@ class Annotator(Transformer, Declared, MLReadable["Annotator"], MLWritable):
 
     def check_distinct(self, outputs: Sequence[str]) -> None:
         """Raise `ParamError` where one stage would write two columns of one name."""
+        # Most sessions take names that differ in case for the same.
         if len({name.lower() for name in outputs}) < len(outputs):
             raise ParamError(
                 f"{self.uid}: it would write columns of the same name: {listed(outputs)}. Give each its own"
@@ -102,25 +104,28 @@ class ColumnAnnotator(Annotator):
     def columns(self, chain: Chain) -> list[Visible]:
         """Find the input columns and bring them into the order of ``reads``, by their types."""
         names = self.getOrDefault(self.inputCols)
-        most = len(self.reads) + len(self.optional)
-        if not len(self.reads) <= len(names) <= most:
+        all_kinds = self.reads + self.optional
+        if not len(self.reads) <= len(names) <= len(all_kinds):
             raise ColumnError(f"{self.uid}: inputCols={names!r}, but it reads {_spelled(self.reads, self.optional)}")
-        wanted = [annotations_of(*_as_tuple(kinds)) for kinds in (self.reads + self.optional)[: len(names)]]
-        given = [chain.find(name, self.uid) for name in names]
-        for order in permutations(given):
-            if all(column.fits(want) for column, want in zip(order, wanted, strict=True)):
-                self._warn_of_lost_types(order, wanted)
-                return [chain.find(column.name, self.uid, want) for column, want in zip(order, wanted, strict=True)]
-        for column, want in zip(given, wanted, strict=True):
-            if not column.fits(want):
-                raise misfit(self.uid, column, want, chain.visible)
-        raise misfit(self.uid, given[-1], wanted[-1], chain.visible)
+        expected = [annotations_of(*_as_tuple(kinds)) for kinds in all_kinds[: len(names)]]
+        columns = [chain.find(name, self.uid) for name in names]
+        # Users need not know the order: types tell which column is which. Of two of one type the first stays the first.
+        for order in permutations(columns):
+            if all(map(Visible.fits, order, expected)):
+                self._warn_of_lost_types(order, expected)
+                return [chain.find(column.name, self.uid, read) for column, read in zip(order, expected, strict=True)]
+        # The error names the first column that is wrong where it stands; each may fit somewhere, but not all together.
+        for column, read in zip(columns, expected, strict=True):
+            if not column.fits(read):
+                raise misfit(self.uid, column, read, chain.visible)
+        raise misfit(self.uid, columns[-1], expected[-1], chain.visible)
 
-    def _warn_of_lost_types(self, columns: Sequence[Visible], wanted: Sequence[Wanted]) -> None:
-        for column, want in zip(columns, wanted, strict=True):
+    def _warn_of_lost_types(self, columns: Sequence[Visible], expected: Sequence[Wanted]) -> None:
+        for column, read in zip(columns, expected, strict=True):
+            # Inputs of a LocalPipeline never had one.
             if column.dataType is not None and "annotatorType" not in column.metadata:
                 warnings.warn(
-                    f"{self.uid}: the column {column.name!r} lost its annotator type; taken for {want.description}",
+                    f"{self.uid}: the column {column.name!r} lost its annotator type; taken for {read.description}",
                     stacklevel=2,
                 )
 
@@ -145,7 +150,39 @@ class _DeviceName(Check):
         return f"one of {listed(ALLOWED)}, and a number as in 'cuda:1'"
 
 
-class ModelAnnotator(ColumnAnnotator):
+class FolderAnnotator(ColumnAnnotator):
+    """A column annotator whose kernel reads files on the executors: a dictionary, a trie, a trained table, a model."""
+
+    _folder: Folder | None = None
+
+    def setFolder(self, source: str | Path | Folder) -> Self:
+        """Use a folder, or one file; raises `BundleError` where there is none."""
+        folder = source if isinstance(source, Folder) else open_folder(source)
+        # So that the stage can be saved over the folder that it was loaded from.
+        hold_files(folder.folder, folder.files, folder)
+        # The hash is taken now, while the files are those that were looked at.
+        self._folder = folder.sealed()
+        return self
+
+    def getFolder(self) -> Folder:
+        """Return the folder; `ParamError` where the annotator was made without one."""
+        if self._folder is None:
+            raise ParamError(f"{self.uid}: it has no files. Give them with setFolder, or load a saved one")
+        return self._folder
+
+    def restore(self, place: Path, model: str | None) -> None:
+        """Take up the files that were saved with this stage; ``model`` names the graph among them."""
+        self.setFolder(place)
+
+    def folder_ref(self) -> FolderRef:
+        """Return what kernels carry in the folder's place."""
+        return FolderRef.of(self.getFolder())
+
+    def extend(self, chain: Chain) -> Chain:
+        return super().extend(chain.needing(self.getFolder()))
+
+
+class ModelAnnotator(FolderAnnotator):
     """A column annotator with a model: a bundle that each executor process opens once."""
 
     starter: ClassVar[str | None] = None
@@ -163,8 +200,6 @@ class ModelAnnotator(ColumnAnnotator):
         default=RUN_SECONDS,
         check=above(0),
     )
-
-    _bundle: Bundle | None = None
 
     @classmethod
     def pretrained(
@@ -191,16 +226,17 @@ class ModelAnnotator(ColumnAnnotator):
         """Use an opened bundle; raises `BundleError` where it does not fit the task."""
         self.check_bundle(bundle)
         check_operators(bundle)
-        hold_files(bundle.folder, bundle.files, bundle)
-        self._bundle = bundle.sealed()
-        return self
+        return self.setFolder(bundle)
 
     def getBundle(self) -> Bundle:
         """Return the bundle; `ParamError` where the annotator was made without one."""
-        if self._bundle is None:
+        if not isinstance(self._folder, Bundle):
             name = type(self).__name__
             raise ParamError(f"{self.uid}: it has no model. Make it with {name}.pretrained(...), or load a saved one")
-        return self._bundle
+        return self._folder
+
+    def restore(self, place: Path, model: str | None) -> None:
+        self.setBundle(open_bundle(place, model))
 
     def needs_model(self) -> bool:
         """Tell whether this stage, with its params as they are, runs a model."""
@@ -213,5 +249,5 @@ class ModelAnnotator(ColumnAnnotator):
         """Return what kernels carry in the bundle's place."""
         return BundleRef.of(self.getBundle())
 
-    def extend(self, chain: Chain) -> Chain:
-        return super().extend(chain.needing(self.getBundle()))
+    def getFolder(self) -> Folder:
+        return self.getBundle()

@@ -1,11 +1,11 @@
-"""How a bundle reaches the processes that run it.
+"""How a folder, with a model or a dictionary in it, reaches the processes that read it.
 
     path        driver and executors see one folder: local Spark, and /Volumes, /dbfs, /Workspace
     broadcast   classic clusters: the files in chunks, once per application and content, however many stages use them
     file        classic clusters with spark.io.encryption.enabled, where every worker would load a whole broadcast
     artifact    Spark Connect
 
-What arrives on an executor is checked against the bundle's hash and kept in the machine's store.
+What arrives on an executor is checked against the folder's hash and kept in the machine's store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pyspark.sql import SparkSession
 
 from sparktasks.errors import ParamError, listed
 from sparktasks.kernels.parcels import DELIVERY_SETTING, Parcel
-from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.folders import Folder
 
 log = logging.getLogger(__name__)
 
@@ -54,23 +54,25 @@ def _unpersist(broadcasts: Sequence[Any]) -> None:
 
 
 _shipments: weakref.WeakValueDictionary[tuple[str, str, str], _Shipment] = weakref.WeakValueDictionary()
-_kept: weakref.WeakKeyDictionary[Bundle, dict[tuple[str, str, str], _Shipment]] = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[Folder, dict[tuple[str, str, str], _Shipment]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def deliver(bundles: Sequence[Bundle], spark: SparkSession) -> list[Parcel]:
-    """Send bundles to where a session's executors find them; what was sent before is not sent again. Equal bundles are
+def deliver(folders: Sequence[Folder], spark: SparkSession) -> list[Parcel]:
+    """Send folders to where a session's executors find them; what was sent before is not sent again. Equal folders are
     one parcel."""
-    found = {}
-    for bundle in bundles:
-        way = way_of(spark, bundle.folder)
-        if way != "path":
-            key = (_application(spark), bundle.hash, way)
-            with _lock:
-                shipment = _shipments.get(key) or _Shipment(_sent(bundle, way, spark))
-                _shipments[key] = _kept.setdefault(bundle, {})[key] = shipment
-            found[bundle.hash] = shipment.parcel
-    return list(found.values())
+    parcels = {}
+    for folder in folders:
+        way = way_of(spark, folder.folder)
+        if way == "path":
+            continue
+        key = (_application(spark), folder.hash, way)
+        with _lock:
+            shipment = _shipments.get(key) or _Shipment(_sent(folder, way, spark))
+            # A shipment lives as long as some folder's user keeps it.
+            _shipments[key] = _kept.setdefault(folder, {})[key] = shipment
+        parcels[folder.hash] = shipment.parcel
+    return list(parcels.values())
 
 
 def way_of(spark: SparkSession, folder: Path) -> str:
@@ -79,10 +81,12 @@ def way_of(spark: SparkSession, folder: Path) -> str:
     connect = is_connect(spark)
     allowed = ("path", "artifact") if connect else ("path", "broadcast", "file")
     asked = str(spark.conf.get(DELIVERY_SETTING, "auto")).strip().lower()
-    if asked not in ("auto", *allowed):
+    if asked == "auto":
+        return _best_way(spark, folder, connect)
+    if asked not in allowed:
         kind = "Spark Connect" if connect else "classic Spark"
         raise ParamError(f"{DELIVERY_SETTING}={asked!r} is not allowed on {kind}: it takes 'auto', {listed(allowed)}")
-    return asked if asked != "auto" else _best_way(spark, folder, connect)
+    return asked
 
 
 def is_connect(spark: SparkSession) -> bool:
@@ -99,38 +103,41 @@ def _best_way(spark: SparkSession, folder: Path, connect: bool) -> str:
     master = str(context.master)
     if master.startswith("local") and not master.startswith("local-cluster"):
         return "path"
-    return "file" if context.getConf().get("spark.io.encryption.enabled", "false") == "true" else "broadcast"
+    encrypts = context.getConf().get("spark.io.encryption.enabled", "false") == "true"
+    return "file" if encrypts else "broadcast"
 
 
 def _application(spark: SparkSession) -> str:
     return str(spark.session_id) if is_connect(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
 
 
-def _sent(bundle: Bundle, way: str, spark: SparkSession) -> Parcel:
-    bundle.check_unchanged()
-    files = tuple((name, (bundle.folder / name).stat().st_size) for name in bundle.files)
-    parts = _SENDERS[way](bundle, spark)
-    bundle.check_unchanged()
-    log.info("sent %s by %s: %s bytes", bundle.folder, way, bundle.size)
-    return Parcel(bundle.hash, way, files, tuple(parts))
+def _sent(folder: Folder, way: str, spark: SparkSession) -> Parcel:
+    folder.check_unchanged()
+    files = tuple((name, (folder.folder / name).stat().st_size) for name in folder.files)
+    parts = _SENDERS[way](folder, spark)
+    # Once more: somebody may have written into the folder while it was sent.
+    folder.check_unchanged()
+    log.info("sent %s by %s: %s bytes", folder.folder, way, folder.size)
+    return Parcel(folder.hash, way, files, tuple(parts))
 
 
-def _send_broadcast(bundle: Bundle, spark: SparkSession) -> list[Any]:
+def _send_broadcast(folder: Folder, spark: SparkSession) -> list[Any]:
     from tqdm.auto import tqdm
 
-    context, parts = spark.sparkContext, []
-    with tqdm(total=bundle.size, desc=f"Sending {bundle.folder.name}", unit="B", unit_scale=True, delay=2) as bar:
-        for chunk in _chunks(bundle):
+    context = spark.sparkContext
+    parts = []
+    with tqdm(total=folder.size, desc=f"Sending {folder.folder.name}", unit="B", unit_scale=True, delay=2) as bar:
+        for chunk in _chunks(folder):
             parts.append(context.broadcast(chunk))
             bar.update(len(chunk))
     return parts
 
 
-def _chunks(bundle: Bundle) -> Iterator[bytes]:
+def _chunks(folder: Folder) -> Iterator[bytes]:
     """Read all files, one behind the other, in pieces of one size."""
     rest = b""
-    for name in bundle.files:
-        with open(bundle.folder / name, "rb") as file:
+    for name in folder.files:
+        with open(folder.folder / name, "rb") as file:
             while piece := file.read(CHUNK - len(rest)):
                 rest += piece
                 if len(rest) == CHUNK:
@@ -140,35 +147,35 @@ def _chunks(bundle: Bundle) -> Iterator[bytes]:
         yield rest
 
 
-def _send_file(bundle: Bundle, spark: SparkSession) -> list[Any]:
+def _send_file(folder: Folder, spark: SparkSession) -> list[Any]:
     # A file is sent once and never taken back: its path must not change.
     scratch = Path(spark.sparkContext._temp_dir, "sparktasks")
     scratch.mkdir(exist_ok=True)
-    return _copied(bundle, lambda path: spark.sparkContext.addFile(str(path)), scratch)
+    return _copied(folder, lambda path: spark.sparkContext.addFile(str(path)), scratch)
 
 
-def _send_artifact(bundle: Bundle, spark: SparkSession) -> list[Any]:
+def _send_artifact(folder: Folder, spark: SparkSession) -> list[Any]:
     with tempfile.TemporaryDirectory() as scratch:
-        return _copied(bundle, lambda path: spark.addArtifacts(str(path), file=True), Path(scratch))
+        return _copied(folder, lambda path: spark.addArtifacts(str(path), file=True), Path(scratch))
 
 
-def _copied(bundle: Bundle, send: Callable[[Path], None], scratch: Path) -> list[Any]:
+def _copied(folder: Folder, send: Callable[[Path], None], scratch: Path) -> list[Any]:
     """Send each file under a name of its own: executors find what was sent by its bare name."""
     from tqdm.auto import tqdm
 
     names = []
-    for number, name in enumerate(tqdm(bundle.files, desc=f"Sending {bundle.folder.name}", unit="file", delay=2)):
-        link = scratch / f"sparktasks-{bundle.hash[:32]}-{number}"
+    for number, name in enumerate(tqdm(folder.files, desc=f"Sending {folder.folder.name}", unit="file", delay=2)):
+        link = scratch / f"sparktasks-{folder.hash[:32]}-{number}"
         if not link.exists():
             # whole or not at all; a link would be sent under its target's name, or with what its target becomes
-            shutil.copyfile(bundle.folder / name, scratch / "copy")
+            shutil.copyfile(folder.folder / name, scratch / "copy")
             os.replace(scratch / "copy", link)
         send(link)
         names.append(link.name)
     return names
 
 
-_SENDERS: dict[str, Callable[[Bundle, SparkSession], list[Any]]] = {
+_SENDERS: dict[str, Callable[[Folder, SparkSession], list[Any]]] = {
     "broadcast": _send_broadcast,
     "file": _send_file,
     "artifact": _send_artifact,

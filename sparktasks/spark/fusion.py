@@ -17,7 +17,7 @@ from pyspark.sql.types import StructField
 
 from sparktasks.errors import ColumnError, did_you_mean, listed
 from sparktasks.kernels.plan import Kernel, Plan, Ref, Step
-from sparktasks.runtime.bundle import Bundle
+from sparktasks.runtime.folders import Folder
 from sparktasks.spark.delivery import deliver
 from sparktasks.spark.inputs import Projection, Visible, Wanted, misfit
 from sparktasks.spark.vectorized import fused_columns, quoted
@@ -29,18 +29,20 @@ FUSE_SETTING = "spark.sparktasks.fuse"
 @dataclass(frozen=True)
 class Chain:
     """Kernels waiting to run over one frame: ``inputs`` are the frame's columns they read, ``visible`` what comes out,
-    ``bundles`` the models they need."""
+    ``folders`` the files they need."""
 
     base: DataFrame | None
     visible: tuple[Visible, ...]
     inputs: tuple[Visible, ...] = ()
     steps: tuple[Step, ...] = ()
-    bundles: tuple[Bundle, ...] = ()
+    folders: tuple[Folder, ...] = ()
     case_sensitive: bool = False
 
     def same(self, left: str, right: str) -> bool:
         """Compare two column names by the session's case rule."""
-        return left == right or (not self.case_sensitive and left.lower() == right.lower())
+        if self.case_sensitive:
+            return left == right
+        return left.lower() == right.lower()
 
     def find(self, name: str, who: str, wanted: Wanted | None = None) -> Visible:
         """Return the one visible column of that name, which ``wanted`` accepts.
@@ -87,9 +89,9 @@ class Chain:
         steps = (*chain.steps, Step(kernel, tuple(refs)))
         return replace(chain, steps=steps, visible=chain._placed(written, who))
 
-    def needing(self, bundle: Bundle) -> Chain:
-        """Let a bundle be delivered to the executors with this chain."""
-        return replace(self, bundles=(*self.bundles, bundle))
+    def needing(self, folder: Folder) -> Chain:
+        """Let a folder be delivered to the executors with this chain."""
+        return replace(self, folders=(*self.folders, folder))
 
     def _bind(self, column: Visible) -> tuple[Chain, Ref]:
         if column.step is not None:
@@ -129,7 +131,7 @@ class Chain:
             plan,
             [(base.columns[column.known_position], column.known_type) for column in inputs],
             [column.known_type for column in from_python],
-            deliver(self.bundles, base.sparkSession) if from_python else [],
+            deliver(self.folders, base.sparkSession) if from_python else [],
         )
         computed = zip([column.name for column in from_python], expressions, strict=True)
         outputs = self._outputs(base.columns, dict(computed))
@@ -201,17 +203,14 @@ def chain_of(df: DataFrame) -> Chain:
 def _reading(plan: Plan, inputs: Sequence[Visible]) -> tuple[Plan, list[Visible]]:
     """Let a plan read only those inputs that it needs; returns it and them."""
     needed: set[int] = set()
-    for step in plan.needed:
-        needed.update(ref.place for ref in plan.steps[step].arguments if not ref.from_step)
+    for index in plan.needed:
+        needed.update(ref.place for ref in plan.steps[index].arguments if not ref.from_step)
     places = sorted(needed)
+    new_places = {place: number for number, place in enumerate(places)}
     steps = []
     for step in plan.steps:
-        refs = []
-        for ref in step.arguments:
-            if not ref.from_step and ref.place in needed:
-                refs.append(Ref(False, places.index(ref.place)))
-            else:
-                refs.append(ref)  # of a step that does not run, too: it stays, so that the others keep their numbers
+        # Steps that do not run stay, so that the others keep their numbers; what they point at does not matter.
+        refs = [ref if ref.from_step else Ref(False, new_places.get(ref.place, 0)) for ref in step.arguments]
         steps.append(Step(step.kernel, tuple(refs)))
     return Plan(tuple(steps), plan.outputs), [inputs[place] for place in places]
 

@@ -185,6 +185,7 @@ class GenerationAnnotator(ModelAnnotator):
         count, beams = settings.num_return_sequences, settings.num_beams
         if beams > 1 and count > beams:
             raise ParamError(f"{self.uid}: numReturnSequences={count} is more than numBeams={beams}")
+        # Greedy search has one answer.
         if count > 1 and beams == 1 and not settings.do_sample:
             raise ParamError(
                 f"{self.uid}: numReturnSequences={count} texts would be the same: set numBeams, or doSample=True"
@@ -193,24 +194,24 @@ class GenerationAnnotator(ModelAnnotator):
     def _check_ids(self) -> None:
         """Raise `ParamError` where a token id is asked for that the model has not."""
         width = self.getBundle().logits.shape[-1]
-        for name in ("suppressTokens", "eosTokenId", "forcedBosTokenId", "forcedEosTokenId"):
-            asked = self.getOrDefault(name)
+        # Some exports leave the axis of the vocabulary open.
+        allowed = between(0, width - 1) if isinstance(width, int) else at_least(0)
+        for own in (self.suppressTokens, self.eosTokenId, self.forcedBosTokenId, self.forcedEosTokenId):
+            asked = self.getOrDefault(own)
             ids = asked if isinstance(asked, list) else [asked]
-            wrong = [
-                token
-                for token in ids
-                if token is not None and (token < 0 or (isinstance(width, int) and token >= width))
-            ]
-            if wrong:
-                most = width - 1 if isinstance(width, int) else "some number"
-                raise ParamError(
-                    f"{self.uid}: {name}={asked!r}: the model has no token {wrong[0]}. Its ids are 0 to {most}"
-                )
+            for token_id in ids:
+                if token_id is not None and not allowed(token_id):
+                    raise ParamError(
+                        f"{self.uid}: {own.name}={asked!r}: the model has no token {token_id}. Its ids are {allowed}"
+                    )
 
     def generator_ref(self, settings: Settings) -> GeneratorRef:
         """Return what a kernel carries to generate."""
         alone = self.getOrDefault(self.batchInvariant)
-        sequences = settings.num_beams if alone else max(self.getOrDefault(self.maxSequences), settings.num_beams)
+        sequences = settings.num_beams
+        if not alone:
+            # One prompt with all its beams must fit, whatever maxSequences says.
+            sequences = max(sequences, self.getOrDefault(self.maxSequences))
         limits = BatchLimits(
             sequences, self.getOrDefault(self.cacheTokens), self.getOrDefault(self.batchTokens), alone=alone
         )
@@ -226,8 +227,9 @@ class GenerationAnnotator(ModelAnnotator):
 
     def _words(self) -> Words:
         bad, bias = self.getOrDefault(self.badWords), self.getOrDefault(self.logitsBias)
-        numbers = all(isinstance(value, (int, float)) and isfinite(value) for value in bias.values())
-        if not numbers or "" in bias or "" in bad:
+        has_numbers = all(isinstance(value, (int, float)) and isfinite(value) for value in bias.values())
+        # An empty word would stand before every token.
+        if not has_numbers or "" in bias or "" in bad:
             raise ParamError(
                 f"{self.uid}: logitsBias={bias!r} takes words and finite numbers, and badWords={bad!r} words; "
                 "none may be empty"
@@ -238,6 +240,7 @@ class GenerationAnnotator(ModelAnnotator):
         bundle, asked = self.getBundle(), self.getOrDefault(self.maxLength)
         room = longest(bundle, asked)
         if not is_seq2seq(bundle) and bundle.positions is not None:
+            # A decoder's prompt and answer share its positions; an encoder has its own.
             left = bundle.positions - settings.limit(0)
             if left < 1:
                 raise ParamError(
@@ -250,17 +253,18 @@ class GenerationAnnotator(ModelAnnotator):
     def _tidies(self, settings: Settings) -> bool:
         """Tell whether spaces before punctuation are removed; never where a constraint asks for them."""
         asked = self.getOrDefault(self.cleanUpTokenizationSpaces)
+        if settings.grammar and asked:
+            raise ParamError(
+                f"{self.uid}: cleanUpTokenizationSpaces=True cannot be combined with jsonSchema or regex: "
+                "the text would no longer be what they allow"
+            )
         if settings.grammar:
-            if asked:
-                raise ParamError(
-                    f"{self.uid}: cleanUpTokenizationSpaces=True cannot be combined with jsonSchema or regex: "
-                    "the text would no longer be what they allow"
-                )
             return False
+        if asked is not None:
+            return bool(asked)
         bundle = self.getBundle()
-        if asked is None:
-            return not is_seq2seq(bundle) and bool(bundle.tokenizer_config.get("clean_up_tokenization_spaces"))
-        return bool(asked)
+        # transformers' pipelines for encoder-decoders decode with clean_up_tokenization_spaces=False.
+        return not is_seq2seq(bundle) and bool(bundle.tokenizer_config.get("clean_up_tokenization_spaces"))
 
 
 def seq2seq_only(bundle: Bundle, who: str) -> None:

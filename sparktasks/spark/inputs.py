@@ -91,7 +91,7 @@ def misfit(who: str, column: Visible, wanted: Wanted, visible: Sequence[Visible]
 
 
 def annotations_of(*kinds: str) -> Wanted:
-    """Want an annotation column of one of these annotator types."""
+    """Expect an annotation column of one of these annotator types."""
 
     def accepts(dtype: DataType, metadata: Mapping[str, Any]) -> bool:
         shape = kind_of_type(dtype)
@@ -114,19 +114,20 @@ def _are_strings(dtype: DataType | None) -> bool:
 
 
 def _is_printable(dtype: DataType, metadata: Mapping[str, Any]) -> bool:
-    text_annotations = kind_of_type(dtype) is TEXT
-    return (
-        text_annotations or _are_strings(dtype) or isinstance(dtype, (StringType, NumericType, BooleanType, DateType))
-    )
+    if isinstance(dtype, (StringType, NumericType, BooleanType, DateType)):
+        return True
+    return _are_strings(dtype) or kind_of_type(dtype) is TEXT
 
 
 def _is_chat(dtype: DataType, metadata: Mapping[str, Any]) -> bool:
-    message = dtype.elementType if isinstance(dtype, ArrayType) else None
-    if not isinstance(message, StructType) or not {"role", "content"} <= set(message.names):
+    if not isinstance(dtype, ArrayType) or not isinstance(dtype.elementType, StructType):
         return False
-    return _is_string(message["role"].dataType) and _is_string(message["content"].dataType)
+    # A message may have more fields; these two are read.
+    types = {field.name: field.dataType for field in dtype.elementType}
+    return _is_string(types.get("role")) and _is_string(types.get("content"))
 
 
+# What plain values are built as in a LocalPipeline, which has no column types to go by.
 _STRINGS = pa.list_(pa.string())
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 

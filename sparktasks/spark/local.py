@@ -61,8 +61,9 @@ class LocalPipeline:
 
     def _answers(self, data: Any, view: Callable[[Any], Any]) -> Any:
         """Run one input, or several; ``view`` makes what the user gets of the annotations of a cell."""
-        many = as_sequence(data)
-        items = [data] if many is None else many
+        items = as_sequence(data)
+        if items is None:
+            return self._answers([data], view)[0]
         answers = []
         for cells in self._run([self._row(item) for item in items]):
             answer = {}
@@ -70,7 +71,7 @@ class LocalPipeline:
                 # A finisher's columns hold plain values, of which there is no view.
                 answer[column.name] = view(cell) if is_annotations(column.dataType) else cell
             answers.append(answer)
-        return answers[0] if many is None else answers
+        return answers
 
     def _row(self, item: Any) -> Mapping[str, Any]:
         """Return one input as a value for each column that is read."""

@@ -1,7 +1,7 @@
-"""Saving and loading stages: one line of versioned JSON in Spark ML's own layout, and the bundle's files beside it.
+"""Saving and loading stages: one line of versioned JSON in Spark ML's own layout, and its files beside it.
 
     PATH/metadata/part-*   class, uid, params, format version (what Spark's PipelineModel reads as well)
-    PATH/bundle/...        the model's files, unchanged
+    PATH/bundle/...        the files of its model or dictionary, unchanged
 
 Nothing is pickled. A folder on this machine is read without Spark, so that `LocalPipeline.load` needs no JVM.
 """
@@ -19,7 +19,7 @@ from pyspark.ml.util import MLReader, MLWritable, MLWriter
 from pyspark.sql import SparkSession
 
 from sparktasks.errors import SavedModelError, did_you_mean
-from sparktasks.runtime.bundle import open_bundle
+from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.folder_files import interpreting
 from sparktasks.spark.delivery import is_connect
 from sparktasks.spark.sessions import current_session
@@ -42,19 +42,19 @@ class StageWriter(MLWriter):
     def save(self, path: str) -> None:
         """Write the stage to ``path``, which must not exist unless `overwrite` was called.
 
-        Raises `DeliveryError` where the model's files changed or are gone since the stage was made.
+        Raises `DeliveryError` where the stage's files changed or are gone since the stage was made.
         """
         spark = self._session()
-        bundle = getattr(self.stage, "_bundle", None)
+        folder = getattr(self.stage, "_folder", None)
         line = json.dumps(_metadata(self.stage, spark.version))
-        # All that can fail comes before what is there is deleted.
-        if bundle is not None:
-            bundle.check_unchanged()
+        # Checks come first: what is there is deleted only for a stage that can be written.
+        if folder is not None:
+            folder.check_unchanged()
         if self.shouldOverwrite:
             _clear(self, path)
         spark.createDataFrame([(line,)], ["value"]).coalesce(1).write.text(f"{path}/metadata")
-        if bundle is not None:
-            put_files(bundle.folder, bundle.files, f"{path}/bundle", shared=_is_visible(path, self.stage.uid))
+        if folder is not None:
+            put_files(folder.folder, folder.files, f"{path}/bundle", shared=_is_visible(path, self.stage.uid))
 
     def _session(self) -> SparkSession:
         """Return the session given to this writer, else the process's, which pyspark's own look-up misses in a
@@ -80,7 +80,7 @@ def _is_visible(path: str, uid: str) -> bool:
     here = local_path(path)
     if here is None:
         return False
-    # A worker node's disk may have a folder of that name, too; the uid tells this stage's from others.
+    # Spark's default file system may be another one, and this path hold something else here.
     try:
         return bool(read_metadata(here)["uid"] == uid)
     except (SavedModelError, OSError):
@@ -92,9 +92,10 @@ def _metadata(stage: Annotator, spark_version: str) -> dict[str, Any]:
         raise SavedModelError(
             f"{stage.uid}: only the annotators of sparktasks itself can be saved, not your class {type(stage).__name__}"
         )
-    bundle = getattr(stage, "_bundle", None)
+    folder = getattr(stage, "_folder", None)
     return {
-        "model": bundle.model if bundle is not None else None,
+        "model": folder.model if isinstance(folder, Bundle) else None,
+        "hasFiles": folder is not None,
         "class": f"{_PACKAGE}.{type(stage).__name__}",
         "timestamp": round(time.time() * 1000),
         "sparkVersion": spark_version,
@@ -145,10 +146,11 @@ def load_stage(folder: Path) -> Any:
         stage._resetUid(_plain_name(metadata["uid"], folder))
         stage.setParams(**metadata["paramMap"])
     if (folder / "bundle").is_dir():
-        stage.setBundle(open_bundle(folder / "bundle", model))
-    elif model is not None:
+        stage.restore(folder / "bundle", model)
+    elif model is not None or metadata.get("hasFiles"):
         raise SavedModelError(
-            f"{folder} was saved with the model {model!r}, but its folder 'bundle' is missing. Copy the whole folder"
+            f"{folder} was saved with {f'the model {model!r}' if model else 'files'}, but its folder 'bundle' is "
+            "missing. Copy the whole folder"
         )
     return stage
 
@@ -179,7 +181,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """Read the JSON line of a saved stage or pipeline."""
     parts = sorted((folder / "metadata").glob("part-*"))
     with interpreting(folder, SavedModelError):
-        text = "".join(part.read_text(encoding="utf-8") for part in parts)
+        text = "\n".join(part.read_text(encoding="utf-8") for part in parts)
         first_line = text.lstrip("\r\n").partition("\n")[0]
         metadata = json.loads(first_line) if first_line else None
     if not first_line:

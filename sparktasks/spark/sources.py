@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 from sparktasks.errors import BundleError, MissingDependency, did_you_mean, listed
@@ -72,7 +73,7 @@ def _from_hub(name: str, precision: Precision) -> Path:
     # A repository often has ten precisions of one model, so that everything is fetched last.
     for main, beside in graph_files(precision):
         folder = download([*main, *beside])
-        if _has_any(folder, main):
+        if any((folder / place / graph).is_file() for place, graph in product(MODEL_FOLDERS, main)):
             return folder
     folder = download(["*.onnx"])
     if not any(folder.rglob("*.onnx")):
@@ -81,10 +82,3 @@ def _from_hub(name: str, precision: Precision) -> Path:
             "(it needs: pip install 'sparktasks[export]')"
         )
     return folder
-
-
-def _has_any(folder: Path, graphs: Iterable[str]) -> bool:
-    for place in MODEL_FOLDERS:
-        if any((folder / place / graph).is_file() for graph in graphs):
-            return True
-    return False

@@ -49,7 +49,7 @@ def fetch_folder(uri: str) -> Path:
 
     def fetch(folder: Path) -> None:
         for row in rows:
-            _fetch(spark, row, folder / PurePosixPath(unquote(urlparse(row["path"]).path)).relative_to(root))
+            _fetch(spark, row, folder / _path_of(row["path"]).relative_to(root))
 
     entry = Store().open("fetched", hashlib.sha256(state.encode()).hexdigest(), fetch)
     _fetched[entry.content.resolve()] = entry
@@ -60,11 +60,16 @@ def fetch_folder(uri: str) -> Path:
 _fetched: dict[Path, Entry] = {}
 
 
+def _path_of(uri: str) -> PurePosixPath:
+    return PurePosixPath(unquote(urlparse(uri).path))
+
+
 def _common_root(uri: str, paths: Iterable[str]) -> PurePosixPath:
-    wanted = PurePosixPath(unquote(urlparse(uri).path))
+    """Return the folder's path as the paths of its files have it; `DeliveryError` where there are no files."""
+    root = _path_of(uri)
     for path in paths:
-        if wanted in PurePosixPath(unquote(urlparse(path).path)).parents:
-            return wanted
+        if root in _path_of(path).parents:
+            return root
     raise DeliveryError(f"{uri}: there are no files in this folder")
 
 
@@ -72,6 +77,7 @@ def _fetch(spark: SparkSession, row: Any, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     content = spark.read.format("binaryFile").load(row["path"])
     with open(target, "wb") as file:
+        # In pieces: a graph of gigabytes would not fit into one message of the JVM.
         for start in range(0, row["length"], _CHUNK):
             file.write(content.select(F.substring("content", start + 1, _CHUNK)).head()[0])  # type: ignore[index]
     if target.stat().st_size != row["length"]:
@@ -82,8 +88,9 @@ def put_files(folder: Path, names: Iterable[str], location: str, shared: bool) -
     """Copy files of a local folder to a location; ``shared`` says that this process sees the location as a path."""
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
+            # A folder of the hub's cache holds links.
             source = (folder / name).resolve()
-            if not source.exists():
+            if not source.exists():  # saving over the folder that it was loaded from deleted it
                 source = _restored(folder, name, Path(scratch))
             if shared:
                 target = Path(str(local_path(location)), name)
@@ -119,9 +126,13 @@ def hold_files(folder: Path, names: Iterable[str], owner: object = None) -> None
     A folder that was fetched stays in the store as long as ``owner``, such as its bundle.
     """
     _held.put(str(folder), _HeldFiles(folder, names))
-    fetched = next((parent for parent in (folder, *folder.parents) if parent in _fetched), None)
-    if owner is not None and fetched is not None:
-        weakref.finalize(owner, _fetched.pop(fetched).lock.close).atexit = False
+    if owner is None:
+        return
+    # A stage's bundle lies inside the folder that was fetched.
+    for parent in (folder, *folder.parents):
+        if parent in _fetched:
+            weakref.finalize(owner, _fetched.pop(parent).lock.close).atexit = False
+            return
 
 
 def _restored(folder: Path, name: str, scratch: Path) -> Path:

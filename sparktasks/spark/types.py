@@ -28,7 +28,10 @@ def kind_of_type(dtype: DataType | None) -> Kind | None:
     """Return the kind of annotation column that a Spark type is; None for any other type."""
     if not (isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StructType)):
         return None
-    return next((kind for kind in (TEXT, IMAGE, AUDIO) if kind.fits(dtype.elementType.names)), None)
+    for kind in (TEXT, IMAGE, AUDIO):
+        if kind.fits(dtype.elementType.names):
+            return kind
+    return None
 
 
 def is_annotations(dtype: DataType | None) -> bool:

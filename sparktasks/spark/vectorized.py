@@ -111,6 +111,7 @@ def _positional(types: Sequence[DataType]) -> StructType:
 
 
 def _generated(base: DataFrame, struct: Column, width: int) -> tuple[DataFrame, list[str]]:
+    # A mark of its own: a frame may run several plans, and the user's columns may have any name.
     mark = uuid.uuid4().hex[:12]
     names = [f"sparktasks_{mark}_{index}" for index in range(width)]
     return base.select("*", F.inline(F.array(struct)).alias(*names)), names
@@ -118,6 +119,7 @@ def _generated(base: DataFrame, struct: Column, width: int) -> tuple[DataFrame, 
 
 def _arrow_function(plan: Plan, parcels: Sequence[Parcel]) -> Callable[..., Any]:
     fused = _function("run_arrow", parcels, plan)
+    # Spark tells the kind of a UDF by its annotations, as objects rather than strings.
     fused.__annotations__ = {"batches": Iterator[tuple[pa.Array, ...]], "return": Iterator[pa.Array]}
     return fused
 

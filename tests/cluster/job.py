@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from pyspark import cloudpickle
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -80,6 +81,21 @@ def parity(spark: SparkSession, folder: Path) -> dict[str, Any]:
         "sent": sent[: counts[0]],
         "counts": [*counts, len(released)],
     }
+
+
+def dictionary(spark: SparkSession, folder: Path) -> dict[str, Any]:
+    """Look words up in a dictionary that only the driver has; the same one twice, under other names."""
+    from tests import dictionary as module
+
+    # The executors have no tests to import the stage from.
+    cloudpickle.register_pickle_by_value(module)
+    stages: list[Any] = [DocumentAssembler()]
+    for name in ("one", "two"):
+        place = module.write_dictionary(folder / name, {word: word.upper() for word in WORDS})
+        stages.append(module.Dictionary(outputCol=name).setFolder(place))
+    df = spark.createDataFrame([(word,) for word in WORDS], "text string").repartition(4)
+    rows = PipelineModel(stages).transform(df).select("text", "one.result", "two.result").collect()
+    return {"rows": sorted([list(row) for row in rows]), "words": WORDS}
 
 
 def _kill(pattern: str, ready: Callable[[], bool]) -> int:
@@ -179,6 +195,7 @@ def _peak(spark: SparkSession) -> int:
 
 SCENARIOS: dict[str, Callable[[SparkSession, Path], dict[str, Any]]] = {
     "parity": parity,
+    "dictionary": dictionary,
     "large": large,
     "executor": lambda spark, folder: killed(spark, folder, "CoarseGrainedExecutorBackend", classifier(folder)),
     "executor-int8": lambda spark, folder: killed(

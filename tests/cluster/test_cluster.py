@@ -77,6 +77,14 @@ def test_a_bundle_is_sent_and_written_once_whatever_uses_it(cluster: Cluster, pa
         assert sorted(line.rpartition("/")[2] for line in made) == entries
 
 
+def test_a_folder_without_a_model_is_sent_once_and_kept_as_bundles_are(cluster: Cluster, tmp_path: Path) -> None:
+    before = {path.name for root in cluster.roots for path in root.glob("*/bundles/*")}
+    found = drive(cluster, "dictionary", tmp_path)
+    assert found["rows"] == sorted([[word, [word.upper()], [word.upper()]] for word in found["words"]])
+    kept = {path.name for root in cluster.roots for path in root.glob("*/bundles/*")} - before
+    assert len(kept) == 1, "two folders with one content are one entry of the store"
+
+
 def test_broadcasts_are_released_when_the_last_user_goes(parity: dict[str, Any]) -> None:
     sent, before, after = parity["counts"]
     assert (sent, before) == (2, 0)

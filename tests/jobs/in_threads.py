@@ -15,6 +15,7 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 
 from sparktasks import DocumentAssembler, TextClassifier, cli
+from tests.conftest import SETTINGS
 from tests.jobs.making import BUNDLE, STAGES, texts, write_job, write_lines
 
 
@@ -47,6 +48,6 @@ def in_threads(spark: SparkSession, folder: Path, can_save: bool) -> dict[str, s
 
 
 if __name__ == "__main__":
-    builder = SparkSession.builder.remote("local[1]").config("spark.ui.enabled", "false")
+    builder = SparkSession.builder.remote("local[1]").config(map=SETTINGS)
     # Copying into the server's own disk is not allowed there.
     print(json.dumps(in_threads(builder.getOrCreate(), Path(sys.argv[1]), can_save=False)))

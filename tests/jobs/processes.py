@@ -13,16 +13,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from tests.conftest import SETTINGS
 from tests.jobs.making import BUNDLE, texts, write_job, write_lines
 from tests.jobs.recorder import recorded
 
 ROWS = 24
-SETTINGS: dict[str, Any] = {
-    "spark.ui.enabled": False,
-    "spark.log.level": "OFF",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.sql.shuffle.partitions": 1,
-}
 
 
 def write_slow_job(folder: Path, seconds: float = 0.0, cores: int = 1, with_model: bool = False) -> Path:
@@ -41,7 +36,7 @@ def write_slow_job(folder: Path, seconds: float = 0.0, cores: int = 1, with_mode
         output = "intent"
         stages.append({"TextClassifier": {"pretrained": str(BUNDLE), "inputCols": ["recorded"], "outputCol": output}})
     stages.append({"Finisher": {"inputCols": [output]}})
-    spark = {"master": f"local[{cores}]", "config": SETTINGS}
+    spark = {"master": f"local[{cores}]", "config": SETTINGS | {"spark.log.level": "OFF"}}
     return write_job(folder, spark=spark, stages=stages, id="id", resume=True, chunks=4)
 
 

@@ -19,13 +19,11 @@ from sparktasks import cli
 from sparktasks.jobs.describe import first_sentence, task_classes
 from sparktasks.jobs.loading import load_job
 from sparktasks.jobs.session import _defaults, _settings, session_of
+from tests.conftest import SETTINGS
 from tests.jobs.making import BUNDLE, STAGES, texts, write_job, write_lines
 
 ROOT = Path(__file__).parent.parent.parent
-LOCAL = {
-    "master": "local[1]",
-    "config": {"spark.ui.enabled": False, "spark.log.level": "ERROR", "spark.driver.bindAddress": "127.0.0.1"},
-}
+LOCAL = {"master": "local[1]", "config": SETTINGS}
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -74,13 +72,9 @@ def test_script_runs_a_job_through_spark_submit(songs: Path, capsys: pytest.Capt
         "spark.executor.memory": "3g",
     }
     job = write_job(songs, stages=STAGES[:1], spark={"master": "spark://nowhere:7077", "config": config})
-    submitted = {
-        "spark.sql.parquet.compression.codec": "gzip",
-        "spark.ui.enabled": "false",
-        "spark.driver.bindAddress": "127.0.0.1",
-    }
+    submitted = SETTINGS | {"spark.sql.parquet.compression.codec": "gzip"}
     submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
-    settings = ["--master", "local[1]", "--driver-memory", "1g"]
+    settings = ["--master", "local[1]"]
     settings += ["--properties-file", str(ROOT / "conf" / "spark" / "laptop.conf")]
     for name, value in submitted.items():
         settings += ["--conf", f"{name}={value}"]

@@ -291,7 +291,7 @@ def test_settings_are_read_in_any_case(setting: str, spark: SparkSession, monkey
     spark.conf.set(ADAPTER_SETTING, setting)
     try:
         if wanted == "arrow" and not hasattr(F, "arrow_udf"):
-            with pytest.raises(ParamError, match="needs Spark 4.1"):
+            with pytest.raises(ParamError, match=r"needs Spark 4\.1"):
                 adapter_of(spark.range(1))
         else:
             assert adapter_of(spark.range(1)) == wanted

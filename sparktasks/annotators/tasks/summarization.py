@@ -70,13 +70,15 @@ class Summarizer(GenerationAnnotator):
     def kernel(self) -> AbstractTexts | ExtractSentences:
         """Return the executor half."""
         if not self.needs_model():
-            if find_spec("sumy"):  # where it is not, executors may still have it
+            # The check of the language needs the package, which only executors must have.
+            if find_spec("sumy"):
                 sentence_ranker(self.getOrDefault(self.language))
             return ExtractSentences(
                 sentences=self.getOrDefault(self.sentences),
                 language=self.getOrDefault(self.language),
                 fails=self.fails(),
             )
+        # T5 and BART have settings for summaries in config.json; a model without them runs with its general ones.
         bundle = self.getBundle()
         task = _TASK if _TASK in bundle.tasks else None
         return AbstractTexts(

@@ -60,10 +60,12 @@ class TextClassifier(TextModelAnnotator):
         function = self.getOrDefault(self.functionToApply)
         window = self.getOrDefault(self.longText) == "window"
         pairs = len(self.getOrDefault(self.inputCols)) > 1
+        # Windows of two texts would have to be paired with each other.
         if window and pairs:
             raise ParamError(
                 f"{self.uid}: longText='window' reads single documents; pairs of documents can only be truncated"
             )
+        # A text that is cut has no second window.
         stride = self.getOrDefault(self.stride) if window else 0
         most = longest(bundle, self.getOrDefault(self.maxLength))
         return ClassifyTexts(

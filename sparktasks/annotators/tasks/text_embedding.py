@@ -77,6 +77,7 @@ class TextEmbedder(TextModelAnnotator):
                 f"{bundle.folder}: {bundle.model} computes {listed(names)}, but an encoder's "
                 f"{listed(TOKEN_OUTPUTS)} is expected"
             )
+        # Modules that cannot be followed are refused here, before a job starts.
         read_sentence_files(bundle)
 
     def kernel(self) -> Kernel:
@@ -84,9 +85,13 @@ class TextEmbedder(TextModelAnnotator):
         bundle = self.getBundle()
         files = read_sentence_files(bundle)
         asked = self.getOrDefault(self.maxLength)
-        most = files.max_length if asked is None and files.max_length is not None else longest(bundle, asked)
+        # What sentence-transformers reads of a text goes before what the model has positions for.
+        most = longest(bundle, asked)
+        if asked is None and files.max_length is not None:
+            most = files.max_length
         if files.assumed:
             self._warn_of_assumptions(files, most)
+        # True or False is the user's word; None leaves scaling to the bundle's own layers.
         normalize = self.getOrDefault(self.normalize)
         if self.getOrDefault(self.level) == "token":
             lengths = Lengths(most, (most or 0) // 8, lower=files.lower, windows=True)
@@ -128,6 +133,7 @@ class TextEmbedder(TextModelAnnotator):
         names = [port.name for port in bundle.graph.outputs]
         if POOLED not in names:
             return files.pooling
+        # The graph pools all tokens: that is right unless a prompt's must be left out.
         if files.pools_prompt or not self._prompt(files):
             return ()
         if not set(TOKEN_OUTPUTS) & set(names):
@@ -141,9 +147,11 @@ class TextEmbedder(TextModelAnnotator):
         """Return what follows the pooling; scaling to length one is left out where ``normalize`` says so."""
         if self.getOrDefault(self.normalize) is None:
             return files.layers
+        # Either the kernel scales, or nothing does.
         return tuple(layer for layer in files.layers if layer.kind != NORMALIZE)
 
     def _warn_of_assumptions(self, files: SentenceFiles, most: int | None) -> None:
+        # Only what the user did not set: naming it says how to end the warning.
         assumed = []
         if self.getOrDefault(self.pooling) == "auto" and self.getOrDefault(self.level) == "document":
             assumed.append(f"pooling='{files.pooling[0]}'")

@@ -93,6 +93,7 @@ class TextGenerator(GenerationAnnotator):
         if parsed is None:
             return super().extend(chain)
         dtype = self.getJsonType()
+        # The parsed column is made of the written one by a kernel of its own, in the same run.
         self.check_distinct([written, parsed])
         chain = super().extend(chain)
         return chain.add(
@@ -104,6 +105,7 @@ class TextGenerator(GenerationAnnotator):
         bundle, task = self.getBundle(), self.getOrDefault(self.task)
         chats = self._has_chats()
         if chats:
+            # A template that is missing or broken is to be said now, and not by each row.
             read_chat_template(bundle)
             if self.getOrDefault(self.returnFullText):
                 raise ParamError(
@@ -130,13 +132,17 @@ class TextGenerator(GenerationAnnotator):
         grammar = self._grammar()
         if not grammar:
             return settings
-        size = settings.no_repeat_ngram_size if self.getOrDefault(self.noRepeatNgramSize) is not None else 0
+        # The user's own wish counts.
+        size = 0
+        if self.getOrDefault(self.noRepeatNgramSize) is not None:
+            size = settings.no_repeat_ngram_size
         return replace(settings, grammar=grammar, no_repeat_ngram_size=size, encoder_no_repeat_ngram_size=0)
 
     def _set(self, **kwargs: Any) -> Self:
-        of_model = getattr(kwargs.get("jsonSchema"), "model_json_schema", None)  # pydantic's
-        if of_model is not None:
-            kwargs["jsonSchema"] = of_model()
+        # A pydantic model tells its schema; pydantic itself need not be installed.
+        model_schema = getattr(kwargs.get("jsonSchema"), "model_json_schema", None)
+        if model_schema is not None:
+            kwargs["jsonSchema"] = model_schema()
         return super()._set(**kwargs)
 
     def getJsonType(self) -> DataType:

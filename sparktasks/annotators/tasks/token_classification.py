@@ -67,8 +67,10 @@ class TokenClassifier(TextModelAnnotator):
         """Return the executor half."""
         words = self._takes_tokens()
         most = longest(self.getBundle(), self.getOrDefault(self.maxLength))
+        # Given tokens each get a label, however long the text is.
         window = words or self.getOrDefault(self.longText) == "window"
         stride = self.getOrDefault(self.stride)
+        # Tokens near a window's edge lack context: what two windows share is labelled by the one that sees more of it.
         if stride is None:
             stride = (most or 0) // 8
         ignored: list[str] = self.getOrDefault(self.ignoreLabels)

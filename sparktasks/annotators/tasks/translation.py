@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
+
+from pyspark.ml.param import Param
 
 from sparktasks.errors import ParamError, listed
 from sparktasks.kernels.columns import DOCUMENT
@@ -68,14 +71,10 @@ class Translator(GenerationAnnotator):
         """Return the executor half."""
         languages = read_languages(self.getBundle())
         source, target = self._codes(languages)
-        fixed = languages.way == TASK and source not in (None, AUTO) and target is not None
-        try:
-            task = languages.task(str(source), str(target)) if fixed else None
-        except ParamError as error:
-            raise ParamError(f"{self.uid}: {error}") from None
         return TranslateTexts(
-            generator=self.generator_ref(self.settings(task)),
+            generator=self.generator_ref(self.settings(self._task(languages, source, target))),
             languages=languages,
+            # A prefix of a task names its languages; other models are told them by tokens.
             prefixes=_prefixes(self.getBundle()) if languages.way == TASK else {},
             source_language=source,
             target_language=target,
@@ -97,32 +96,51 @@ class Translator(GenerationAnnotator):
                     stacklevel=4,
                 )
             return None, None
+        # A model that is told the target in the text (Marian) finds the source out by itself.
+        if languages.way != TEXT:
+            self._require(self.srcLang, self.srcLangCol, languages)
+        if languages.way in (TOKENS, TASK):
+            self._require(self.tgtLang, self.tgtLangCol, languages)
         try:
-            known = source if source in (None, AUTO) or languages.way == TEXT else languages.source(source)
-            wanted = None if target is None else languages.target(target)
+            if languages.way != TEXT and source not in (None, AUTO):
+                source = languages.source(source)
+            if target is not None:
+                target = languages.target(target)
         except ParamError as error:
             raise ParamError(f"{self.uid}: {error}") from None
-        for name, value, needed in (
-            ("srcLang", source, languages.way != TEXT),
-            ("tgtLang", target, languages.way in (TOKENS, TASK)),
-        ):
-            if needed and value is None and self.getOrDefault(f"{name}Col") is None:
-                raise ParamError(
-                    f"{self.uid}: the model translates between several languages: set {name} or {name}Col. It "
-                    f"knows: {listed(languages.targets)}"
-                )
-        return known, wanted
+        return source, target
+
+    def _require(self, language: Param[Any], column: Param[Any], languages: Languages) -> None:
+        """Raise `ParamError` where a language is set neither for all rows nor row by row."""
+        if self.getOrDefault(language) is None and self.getOrDefault(column) is None:
+            raise ParamError(
+                f"{self.uid}: the model translates between several languages: set {language.name} or {column.name}. "
+                f"It knows: {listed(languages.targets)}"
+            )
+
+    def _task(self, languages: Languages, source: str | None, target: str | None) -> str | None:
+        """Return the task of config.json whose settings are used; none where rows differ in their languages."""
+        if languages.way != TASK or source in (None, AUTO) or target is None:
+            return None
+        try:
+            return languages.task(str(source), target)
+        except ParamError as error:
+            raise ParamError(f"{self.uid}: {error}") from None
 
     def _reading(self, settings: Settings) -> Reading:
         reading = super()._reading(settings)
         if read_languages(self.getBundle()).way == TOKENS and reading.max_length is not None:
-            return replace(reading, max_length=max(1, reading.max_length - 2))  # the language's token and the end token
+            # The kernel adds the language's token and the end token itself.
+            return replace(reading, max_length=max(1, reading.max_length - 2))
         return reading
 
     def columns(self, chain: Chain) -> list[Visible]:
-        names = [self.getOrDefault(self.srcLangCol), self.getOrDefault(self.tgtLangCol)]
-        languages = [chain.find(name, self.uid, STRING) for name in names if name is not None]
-        return super().columns(chain) + languages
+        columns = super().columns(chain)
+        # The kernel knows by language_columns which of the two come behind the documents.
+        for name in (self.getOrDefault(self.srcLangCol), self.getOrDefault(self.tgtLangCol)):
+            if name is not None:
+                columns.append(chain.find(name, self.uid, STRING))
+        return columns
 
 
 def _prefixes(bundle: Bundle) -> dict[str, str]:

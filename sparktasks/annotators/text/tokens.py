@@ -41,6 +41,7 @@ class RegexTokenizer(ColumnAnnotator):
     def kernel(self) -> FindTokens:
         """Return the executor half; `ParamError` where the pattern is not a regular expression."""
         pattern = self.getOrDefault(self.pattern)
+        # Here on the driver, so that no job starts with a pattern that cannot run.
         try:
             check_pattern(pattern)
         except re.error as error:
