@@ -101,6 +101,7 @@ class TextModel:
             samples = [_Row(row) for row in rows]
             return self._values(samples, self._feeds(samples, padding), output, padding)
 
+        # Finding out runs the graph, and what is found holds for one output on one kind of device.
         key = (self.bundle.hash, self.bundle.model, self.session.provider, output)
         return _paddings.get(key, lambda: find_padding(self.bundle, self.tokenizer, self.session, output, run))
 
@@ -109,6 +110,7 @@ class TextModel:
         lengths = [len(row) for row in rows]
         fixed_rows = self.bundle.fixed_rows
         if fixed_rows is not None and not padding.equal_only:
+            # In the order of their lengths, so that texts are padded little.
             yield from np.split(np.argsort(lengths), range(fixed_rows, len(rows), fixed_rows))
         elif fixed_rows is None and self.bundle.config.get("is_encoder_decoder"):
             yield from self._batches_of_alike(rows, lengths, padding)

@@ -26,6 +26,7 @@ ANNOTATIONS = spark_type(TEXT.column)
 
 def kind_of_type(dtype: DataType | None) -> Kind | None:
     """Return the kind of annotation column that a Spark type is; None for any other type."""
+    # Spark keeps no name of a struct; its fields' names tell what it is.
     if not (isinstance(dtype, ArrayType) and isinstance(dtype.elementType, StructType)):
         return None
     for kind in (TEXT, IMAGE, AUDIO):
