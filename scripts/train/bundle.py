@@ -55,7 +55,7 @@ def check_onnx(model: PreTrainedModel, path: Path, sequences: Sequence[list[int]
     return worst
 
 
-def write_bundle(
+def write_bundle(  # noqa: PLR0913
     model: PreTrainedModel,
     tokenizer: BertTokenizerFast,
     samples: Sequence[list[int]],
@@ -77,7 +77,7 @@ def write_bundle(
     finish(model, tokenizer, options, card=card, values=values, started=started)
 
 
-def write_decoder(
+def write_decoder(  # noqa: PLR0913
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     samples: Sequence[list[int]],

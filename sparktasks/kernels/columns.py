@@ -304,7 +304,7 @@ def build(rows: Sequence[Sequence[Annotation]]) -> pa.ListArray:
     )
 
 
-def assemble(
+def assemble(  # noqa: PLR0913  (one for each field)
     lengths: Sequence[int] | np.ndarray,
     kind: pa.Array,
     begin: pa.Array,

@@ -16,10 +16,11 @@ import numpy as np
 
 from sparktasks.errors import BundleError, MissingDependency, ParamError
 from sparktasks.runtime import threads
-from sparktasks.runtime.accuracy import level_for, missing_level, with_level
+from sparktasks.runtime.accuracy import level_for, missing_level
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.cache import ProcessCache
 from sparktasks.runtime.devices import CPU, PROVIDERS, assigned_gpu, providers_for
+from sparktasks.runtime.session_options import graph_source, session_options
 from sparktasks.runtime.sharing import GRAPH, shared_graph
 from sparktasks.runtime.store import Entry
 
@@ -123,7 +124,7 @@ class Session:
         """Device and number that outputs stay on."""
         if self.provider != PROVIDERS["cuda"]:
             return "cpu", 0
-        return "cuda", int(self._session.get_provider_options()[self.provider].get("device_id", 0))
+        return "cuda", int(self._session.get_providersession_options()[self.provider].get("device_id", 0))
 
 
 def first_line(error: Exception) -> str:
@@ -188,55 +189,16 @@ def _session(path: Path, providers: list[tuple[str, dict[str, Any]]], packed: bo
     """Open an ONNX file; its products by weights in blocks that have no accuracy level get this one, unless it is 0."""
     import onnxruntime
 
-    options = _options()
+    options = session_options()
     if packed:  # it is optimised already
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(_source(path, level, options), options, providers=providers)
+        session = onnxruntime.InferenceSession(graph_source(path, level, options), options, providers=providers)
     except Exception as error:  # onnxruntime raises a family of its own, without a common parent
         raise BundleError(f"onnxruntime {onnxruntime.__version__} cannot open {path}: {error}") from error
     session._model_bytes = None  # onnxruntime would keep them as long as the session lives
     log.info("opened %s with %s", path, session.get_providers()[0])
     return session
-
-
-def _source(path: Path, level: int, options: Any) -> str | bytes:
-    """Return what a session is made of: the path, or the content with an accuracy level set."""
-    if not level:
-        return str(path)
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-    return with_level(path, level)
-
-
-def _options() -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads.count()
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_mem_pattern = False  # shapes vary from run to run
-    options.log_severity_level = 3
-    return options
-
-
-def pack(model: str, target: str, level: str = "0") -> None:
-    """Write a graph, optimised for this machine's CPU, to ``target``, and beside it its weights, packed as the kernels
-    want them.
-
-    ``level`` is the accuracy level of products by weights in blocks that have none; 0 leaves them as they are.
-    """
-    import onnxruntime
-
-    options = _options()
-    options.optimized_model_filepath = target
-    options.add_session_config_entry(
-        "session.optimized_model_external_initializers_file_name", f"{Path(target).name}.data"
-    )
-    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-    onnxruntime.InferenceSession(_source(Path(model), int(level), options), options, providers=[CPU])
 
 
 _sessions: ProcessCache[Session] = ProcessCache(CACHE_BYTES, cost=lambda session: session.bytes)

@@ -32,7 +32,7 @@ _FORMAT = 1
 _ROOM = 2.5  # times the weights: what packing may write, and then some
 _LONGEST = 1800  # seconds
 _PATIENCE = 600  # seconds until what failed is tried again, on this machine
-_CHILD = "import sys; from sparktasks.runtime.session import pack; pack(*sys.argv[1:])"
+_CHILD = "import sys; from sparktasks.runtime.session_options import pack; pack(*sys.argv[1:])"
 
 
 def is_shared(bundle: Bundle) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,55 @@ def test_the_front_door_is_sorted_and_complete() -> None:
 
 def test_nothing_in_the_package_reads_conf() -> None:
     assert not [path for path in MODULES if "conf/" in path.read_text(encoding="utf-8")]
+
+
+def modules_imported(path: Path) -> set[str]:
+    """Return the sparktasks modules that a file imports when it is imported itself, names of packages resolved."""
+    return imports_of(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def imports_of(tree: ast.Module) -> set[str]:
+    """Return the sparktasks modules that code imports, those included that code in its strings imports: ``-c CODE``."""
+    names = set()
+    typing_only = [node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    skipped = {id(inner) for node in typing_only for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparktasks"):
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names if alias.name.startswith("sparktasks."))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "from sparktasks" in node.value:
+            with contextlib.suppress(SyntaxError):
+                names |= imports_of(ast.parse(node.value.strip()))
+    return names
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in MODULES}
+    imports = {name: modules_imported(path) & set(known) - {name} for name, path in known.items()}
+    # Take away, again and again, what imports nothing that is left: what stays stands in a circle.
+    while free := [name for name, needed in imports.items() if not needed & set(imports)]:
+        for name in free:
+            del imports[name]
+    assert imports == {}
+
+
+def test_no_module_is_imported_by_a_string_of_its_name() -> None:
+    """An import that no tool sees is a circle that no test finds; code that is run elsewhere names what it runs."""
+    found = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_call = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__"))
+            if is_call and "sparktasks." in ast.unparse(node):
+                found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert found == []
+
+
+def test_the_kernels_room_names_nothing_of_spark() -> None:
+    for path in (PACKAGE / "kernels").rglob("*.py"):
+        assert not [name for name in imported(path) if name.split(".")[0] in ("pyspark", "pandas", "py4j")] or (
+            path.name in ("flat.py", "worker.py")  # what a pandas_udf hands over is made of pandas
+        ), path

@@ -37,5 +37,5 @@ def test_sentences_end_where_readers_see_it(text: str, wanted: list[str]) -> Non
     ],
 )
 def test_halves_are_cut_at_white_space_where_there_is_some(text: str, wanted: list[str]) -> None:
-    found = halves(f"x {text} y", 2, 2 + len(text))
-    assert [f"x {text} y"[begin:end] for begin, end in found] == wanted
+    spans = halves(f"x {text} y", 2, 2 + len(text))
+    assert [f"x {text} y"[begin:end] for begin, end in spans] == wanted

@@ -20,17 +20,18 @@ USER = {"role": "user", "content": "Hello"}
 
 
 def test_a_chat_becomes_a_prompt() -> None:
-    found = ChatTemplate("{{ bos_token }}" + CHATML, {"bos_token": "<s>"}).render(
+    prompt = ChatTemplate("{{ bos_token }}" + CHATML, {"bos_token": "<s>"}).render(
         [{"role": "system", "content": " Be kind. "}, USER]
     )
     assert (
-        found == "<s><|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+        prompt
+        == "<s><|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
 def test_the_assistants_last_words_are_continued() -> None:
-    found = ChatTemplate(CHATML, {}).render([USER, {"role": "assistant", "content": "Hi, I"}])
-    assert found.endswith("<|im_start|>assistant\nHi, I")
+    prompt = ChatTemplate(CHATML, {}).render([USER, {"role": "assistant", "content": "Hi, I"}])
+    assert prompt.endswith("<|im_start|>assistant\nHi, I")
 
 
 @pytest.mark.parametrize(
@@ -105,8 +106,8 @@ def test_the_limit_holds_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(4) as pool:
         slow = [pool.submit(endless.render, [USER]) for _ in range(2)]
         quick = [pool.submit(sound.render, [{"role": "user", "content": str(number)}]) for number in range(20)]
-        assert [f"{number}<|im_end|>" in each.result() for number, each in enumerate(quick)] == [True] * 20
-        assert all(isinstance(each.exception(), DataError) for each in slow)
+        assert [f"{number}<|im_end|>" in chat.result() for number, chat in enumerate(quick)] == [True] * 20
+        assert all(isinstance(chat.exception(), DataError) for chat in slow)
 
 
 def test_a_lone_surrogate_is_a_fault_of_its_row() -> None:

@@ -40,15 +40,15 @@ def written(stage: TextGenerator) -> list[list[Any]]:
     "params", [{}, {"numBeams": 3, "numReturnSequences": 2}, {"doSample": True, "topK": 0, "numReturnSequences": 3}]
 )
 def test_every_text_follows_the_schema(params: dict[str, Any], make: Make) -> None:
-    found = [item for row in written(make(jsonSchema=SCHEMA, **params)) for item in row]
-    for item in found:
+    items = [item for row in written(make(jsonSchema=SCHEMA, **params)) for item in row]
+    for item in items:
         assert item.metadata["finish_reason"] == "eos"
         record = json.loads(item.result)
         assert list(record) == ["name", "age", "tags"]
         assert len(record["name"]) <= 12
         assert 0 <= record["age"] <= 150
         assert set(record["tags"]) <= {"a", "b", "c"}
-    assert len({item.result for item in found}) > len(TEXTS) // 2
+    assert len({item.result for item in items}) > len(TEXTS) // 2
 
 
 def test_every_text_matches_the_expression(make: Make) -> None:

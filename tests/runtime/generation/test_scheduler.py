@@ -47,46 +47,46 @@ def scheduler(decoder: Any, settings: Settings, limits: BatchLimits = ROOMY, pos
 
 
 def ids(results: Sequence[Result]) -> list[list[tuple[list[int], str]]]:
-    return [[(each.ids, each.reason) for each in result] for result in results if not isinstance(result, Exception)]
+    return [[(text.ids, text.reason) for text in result] for result in results if not isinstance(result, Exception)]
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("model", ["gpt2-text", "t5-text2text"])
 def test_texts_are_the_same_alone_and_together(model: str, kind: str, decoders: dict[str, Decoder]) -> None:
-    wanted = requests(model)
-    alone = ids(scheduler(decoders[model], SETTINGS[kind], BatchLimits(1, 1 << 16, 512, alone=True)).run(wanted))
+    requested = requests(model)
+    alone = ids(scheduler(decoders[model], SETTINGS[kind], BatchLimits(1, 1 << 16, 512, alone=True)).run(requested))
     assert len({tuple(text[0][0]) for text in alone}) > 15
     for limits in (ROOMY, BatchLimits(6, 1 << 16, 512), BatchLimits(8, 400, 32)):
-        assert ids(scheduler(decoders[model], SETTINGS[kind], limits).run(wanted)) == alone
-    backwards = scheduler(decoders[model], SETTINGS[kind]).run(wanted[::-1])
+        assert ids(scheduler(decoders[model], SETTINGS[kind], limits).run(requested)) == alone
+    backwards = scheduler(decoders[model], SETTINGS[kind]).run(requested[::-1])
     assert ids(backwards[::-1]) == alone
 
 
 def test_limits_and_ends_are_kept_and_told(decoders: dict[str, Decoder]) -> None:
-    wanted = requests("gpt2-text")
+    requested = requests("gpt2-text")
     for request, result in zip(
-        wanted, ids(scheduler(decoders["gpt2-text"], SETTINGS["greedy"]).run(wanted)), strict=True
+        requested, ids(scheduler(decoders["gpt2-text"], SETTINGS["greedy"]).run(requested)), strict=True
     ):
-        (made, reason), *_ = result
-        assert len(made) <= request.limit
-        assert reason == ("eos" if made[-1] == 0 else "length")
-        assert reason == "eos" or len(made) == request.limit
-        assert 0 not in made[:-1]
+        (tokens, reason), *_ = result
+        assert len(tokens) <= request.limit
+        assert reason == ("eos" if tokens[-1] == 0 else "length")
+        assert reason == "eos" or len(tokens) == request.limit
+        assert 0 not in tokens[:-1]
 
 
 def test_no_tokens_asked_for_are_no_tokens(decoders: dict[str, Decoder]) -> None:
-    found = scheduler(decoders["gpt2-text"], SETTINGS["greedy"]).run(
+    results = scheduler(decoders["gpt2-text"], SETTINGS["greedy"]).run(
         [Request((5, 6), limit=0), Request((5, 6), limit=2)]
     )
-    assert ids(found)[0] == [([], "length")]
-    assert len(ids(found)[1][0][0]) == 2
+    assert ids(results)[0] == [([], "length")]
+    assert len(ids(results)[1][0][0]) == 2
 
 
 def test_a_text_that_needs_more_room_than_there_is_fails_alone(decoders: dict[str, Decoder]) -> None:
-    wanted = [Request((5,) * 10, limit=5), Request((5,) * 100, limit=5)]
-    found = scheduler(decoders["gpt2-text"], SETTINGS["greedy"], BatchLimits(8, 50, 512)).run(wanted)
-    assert "needs room for 105 tokens in a cache of 50 (cacheTokens)" in str(found[1])
-    assert not isinstance(found[0], Exception)
+    requested = [Request((5,) * 10, limit=5), Request((5,) * 100, limit=5)]
+    results = scheduler(decoders["gpt2-text"], SETTINGS["greedy"], BatchLimits(8, 50, 512)).run(requested)
+    assert "needs room for 105 tokens in a cache of 50 (cacheTokens)" in str(results[1])
+    assert not isinstance(results[0], Exception)
 
 
 def test_rows_that_are_done_never_leave_the_models_positions(decoders: dict[str, Decoder]) -> None:
@@ -94,10 +94,10 @@ def test_rows_that_are_done_never_leave_the_models_positions(decoders: dict[str,
     more."""
     full = Request(tuple(range(5, 255)), limit=6)
     others = [Request((7 + number,), limit=40) for number in range(9)]
-    found = scheduler(decoders["gpt2-text"], Settings(), BatchLimits(10, 1 << 16, 512), positions=256).run(
+    results = scheduler(decoders["gpt2-text"], Settings(), BatchLimits(10, 1 << 16, 512), positions=256).run(
         [full, *others]
     )
-    assert [len(result[0].ids) for result in found if not isinstance(result, Exception)] == [6] + [40] * 9
+    assert [len(result[0].ids) for result in results if not isinstance(result, Exception)] == [6] + [40] * 9
 
 
 class Reading:
@@ -117,29 +117,29 @@ class Reading:
 
 def test_a_shared_beginning_is_read_once_and_changes_nothing(decoders: dict[str, Decoder]) -> None:
     head = tuple(np.random.default_rng(1).integers(5, 250, size=80).tolist())
-    wanted = [replace(request, prompt=head + request.prompt) for request in requests("gpt2-text")]
+    requested = [replace(request, prompt=head + request.prompt) for request in requests("gpt2-text")]
     counting = Reading(decoders["gpt2-text"])
     shared = scheduler(counting, SETTINGS["greedy"])
     alone = ids(
-        scheduler(decoders["gpt2-text"], SETTINGS["greedy"], BatchLimits(1, 1 << 16, 512, alone=True)).run(wanted)
+        scheduler(decoders["gpt2-text"], SETTINGS["greedy"], BatchLimits(1, 1 << 16, 512, alone=True)).run(requested)
     )
-    assert ids(shared.run(wanted)) == alone
-    own = sum(len(request.prompt) - len(head) for request in wanted)
-    assert counting.read <= own + len(head) + len(wanted)
+    assert ids(shared.run(requested)) == alone
+    own = sum(len(request.prompt) - len(head) for request in requested)
+    assert counting.read <= own + len(head) + len(requested)
     counting.read = 0
-    assert ids(shared.run(wanted[:5])) == alone[:5]
-    assert counting.read <= sum(len(request.prompt) - len(head) for request in wanted[:5]) + 5, (
+    assert ids(shared.run(requested[:5])) == alone[:5]
+    assert counting.read <= sum(len(request.prompt) - len(head) for request in requested[:5]) + 5, (
         "the beginning was read before"
     )
 
 
 def test_long_prompts_are_read_in_pieces(bundle: Callable[[str], str]) -> None:
     opened = open_bundle(bundle("gpt2-text-generation"))
-    wanted = [
+    requested = [
         Request(tuple(np.random.default_rng(2).integers(5, 250, size=size).tolist()), limit=5) for size in (200, 90, 3)
     ]
     whole, pieces = (scheduler(Decoder(opened, piece=piece), SETTINGS["greedy"]) for piece in (512, 16))
-    assert ids(pieces.run(wanted)) == ids(whole.run(wanted))
+    assert ids(pieces.run(requested)) == ids(whole.run(requested))
 
 
 class Poisoned:
@@ -171,11 +171,11 @@ class Poisoned:
 def test_logits_that_are_no_numbers_are_an_error_of_their_row_only(
     kind: str, value: float | list[float], first: bool, decoders: dict[str, Decoder]
 ) -> None:
-    wanted = [Request((5, 6), key=b"a" * 16, limit=5), Request((249, 7), key=b"b" * 16, limit=5)]
+    requested = [Request((5, 6), key=b"a" * 16, limit=5), Request((249, 7), key=b"b" * 16, limit=5)]
     settings = replace(SETTINGS[kind], suppress_tokens=(249,))
-    found = scheduler(Poisoned(decoders["gpt2-text"], value, first), settings).run(wanted)
-    assert isinstance(found[1], NotANumber)
-    assert ids(found) == ids(scheduler(decoders["gpt2-text"], settings).run(wanted[:1]))
+    results = scheduler(Poisoned(decoders["gpt2-text"], value, first), settings).run(requested)
+    assert isinstance(results[1], NotANumber)
+    assert ids(results) == ids(scheduler(decoders["gpt2-text"], settings).run(requested[:1]))
 
 
 class Failing:
@@ -210,30 +210,30 @@ def test_a_run_that_fails_is_an_error_of_the_text_at_fault_only(
     model: str, part: str, kind: str, decoders: dict[str, Decoder]
 ) -> None:
     settings = replace(SETTINGS[kind], suppress_tokens=(300,), min_new_tokens=2)
-    wanted = [replace(request, limit=request.limit + 2) for request in requests(model)]
+    requested = [replace(request, limit=request.limit + 2) for request in requests(model)]
     faulty = {3, 11}
     for number in faulty:
-        source = (*wanted[number].source, 300) if wanted[number].source else ()
-        wanted[number] = replace(
-            wanted[number], source=source, prompt=wanted[number].prompt if source else (*wanted[number].prompt, 300)
-        )
-    well = ids(scheduler(decoders[model], settings).run(wanted))
+        request = requested[number]
+        if request.source:
+            requested[number] = replace(request, source=(*request.source, 300))
+        else:
+            requested[number] = replace(request, prompt=(*request.prompt, 300))
+    well = ids(scheduler(decoders[model], settings).run(requested))
     for limits in (ROOMY, BatchLimits(6, 1 << 16, 64)):
-        found = scheduler(Failing(decoders[model], part), settings, limits).run(wanted)
-        assert {number for number, result in enumerate(found) if isinstance(result, Exception)} == faulty
-        assert ids(found) == [text for number, text in enumerate(well) if number not in faulty]
-        assert str(found[3]) == (
+        results = scheduler(Failing(decoders[model], part), settings, limits).run(requested)
+        assert {number for number, result in enumerate(results) if isinstance(result, Exception)} == faulty
+        assert ids(results) == [text for number, text in enumerate(well) if number not in faulty]
+        assert str(results[3]) == (
             "the model could not be run on this text: [ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Non-zero status code"
         )
 
 
 def test_a_beginning_that_cannot_be_read_is_an_error_of_the_texts_that_have_it(decoders: dict[str, Decoder]) -> None:
     head = (300, *range(5, 45))
-    wanted = [Request((*head, 7), limit=4), Request((*head, 8), limit=4), Request((9, 10), limit=4)]
-    found = scheduler(Failing(decoders["gpt2-text"], "start"), replace(SETTINGS["greedy"], suppress_tokens=(300,))).run(
-        wanted
-    )
-    assert [isinstance(result, Exception) for result in found] == [True, True, False]
+    requested = [Request((*head, 7), limit=4), Request((*head, 8), limit=4), Request((9, 10), limit=4)]
+    settings = replace(SETTINGS["greedy"], suppress_tokens=(300,))
+    results = scheduler(Failing(decoders["gpt2-text"], "start"), settings).run(requested)
+    assert [isinstance(result, Exception) for result in results] == [True, True, False]
 
 
 def test_errors_of_the_configuration_are_no_errors_of_a_row(

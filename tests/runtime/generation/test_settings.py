@@ -20,10 +20,15 @@ ROOM = BatchLimits(8, 1 << 16, 512)
 
 
 def test_what_is_said_last_goes_first_and_nulls_say_nothing() -> None:
-    found = read_settings(
+    parsed = read_settings(
         {"num_beams": 4, "max_new_tokens": 256}, {"num_beams": 2, "eos_token_id": 7, "top_k": None}, {"other": 1}
     )
-    assert (found.num_beams, found.max_new_tokens, found.eos_token_id, found.top_k) == (2, 256, (7,), 50)
+    assert (parsed.num_beams, parsed.max_new_tokens, parsed.eos_token_id, parsed.top_k) == (
+        2,
+        256,
+        (7,),
+        50,
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,9 +41,9 @@ def test_what_is_said_last_goes_first_and_nulls_say_nothing() -> None:
     ],
 )
 def test_lengths_count_the_prompt_or_not(settings: dict[str, Any], prompt: int, limit: int, least: int) -> None:
-    found = read_settings(settings)
-    assert found.limit(prompt) == limit
-    assert max(0, found.minimum(prompt)) == least
+    parsed = read_settings(settings)
+    assert parsed.limit(prompt) == limit
+    assert max(0, parsed.minimum(prompt)) == least
 
 
 def test_what_the_engine_does_not_do_is_named() -> None:
@@ -77,7 +82,7 @@ def generator(
 
 
 def ids(results: Sequence[Result]) -> list[list[list[int]]]:
-    return [[each.ids for each in result] for result in results if not isinstance(result, Exception)]
+    return [[text.ids for text in result] for result in results if not isinstance(result, Exception)]
 
 
 def written(generator: Generator, prompt: Prompt) -> str:
@@ -101,17 +106,17 @@ def test_equal_prompts_are_generated_once_and_draws_depend_on_seed_and_prompt_al
     settings = Settings(max_new_tokens=12, do_sample=True, num_return_sequences=3, top_k=0)
     texts = ["my lord", "the king", "my lord", "what"]
     first = generator(bundle, settings)
-    found = first.run(first.prompts(texts))
-    assert found[0] is found[2]
-    assert len({tuple(each.ids) for each in found[0]}) == 3  # type: ignore[union-attr]
+    results = first.run(first.prompts(texts))
+    assert results[0] is results[2]
+    assert len({tuple(text.ids) for text in results[0]}) == 3  # type: ignore[union-attr]
     again = generator(bundle, settings)
-    assert ids(again.run(again.prompts(texts[3:]))) == ids(found[3:])
+    assert ids(again.run(again.prompts(texts[3:]))) == ids(results[3:])
     other = generator(bundle, Settings(max_new_tokens=12, do_sample=True, num_return_sequences=3, top_k=0, seed=1))
-    assert ids(other.run(other.prompts(texts[3:]))) != ids(found[3:])
+    assert ids(other.run(other.prompts(texts[3:]))) != ids(results[3:])
 
 
 def test_spaces_are_tidied_in_the_continuation_and_not_across_its_border(bundle: Callable[[str], str]) -> None:
-    tidy, plain = (generator(bundle, Settings(max_new_tokens=3), reading=Reading(tidy=each)) for each in (True, False))
+    tidy, plain = (generator(bundle, Settings(max_new_tokens=3), reading=Reading(tidy=tidy)) for tidy in (True, False))
     for before, behind, wanted in (
         ("a , b ", "! so , he 's .", "! so, he's."),
         ("a , b", " . so", ". so"),

@@ -179,7 +179,7 @@ def contents(bundle: Callable[[str], str]) -> dict[str, dict[str, Any]]:
         "metaspace": "t5-text2text-generation",
         "wordpiece": "bert-text-classification",
     }
-    found = {kind: json.loads((Path(bundle(name)) / "tokenizer.json").read_text()) for kind, name in names.items()}
+    kinds = {kind: json.loads((Path(bundle(name)) / "tokenizer.json").read_text()) for kind, name in names.items()}
     suffix = {
         "type": "BPE",
         "vocab": {"can</w>": 0, "a": 1, "da</w>": 2, "c": 3, ".</w>": 4},
@@ -187,15 +187,15 @@ def contents(bundle: Callable[[str], str]) -> dict[str, dict[str, Any]]:
         "end_of_word_suffix": "</w>",
     }
     plain = {"type": "WordLevel", "vocab": {"can": 0, "the": 1, ".": 2, "\u4e2d": 3}, "unk_token": "the"}
-    found["bytes"] = fallback_content()
-    found["suffix"] = {
+    kinds["bytes"] = fallback_content()
+    kinds["suffix"] = {
         "version": "1.0",
         "added_tokens": [],
         "decoder": {"type": "BPEDecoder", "suffix": "</w>"},
         "model": suffix,
     }
-    found["no decoder"] = {"version": "1.0", "added_tokens": [], "decoder": None, "model": plain}
-    return found
+    kinds["no decoder"] = {"version": "1.0", "added_tokens": [], "decoder": None, "model": plain}
+    return kinds
 
 
 @pytest.mark.parametrize("kind", ["byte-level", "metaspace", "wordpiece", "bytes", "suffix", "no decoder"])
@@ -276,15 +276,15 @@ def texts(folder: Path, mode: str, words: Words = NO_WORDS) -> list[tuple[str, s
     settings = read_settings(start, json.loads((folder / "generation_config.json").read_text()), MODES[mode])
     generator = Generator(bundle, GeneratorOptions(settings, Reading(), ROOM, words))
     prompts = generator.prompts(PROMPTS)
-    found = []
+    pairs = []
     for prompt, result in zip(prompts, generator.run(prompts), strict=True):
         assert not isinstance(result, Exception)
-        for each in result:
+        for generated in result:
             if generator.decoder.layout.encoder:
-                found.append(("", generator.decode(each.ids)))
+                pairs.append(("", generator.decode(generated.ids)))
             else:
-                found.append((generator.tokenizer.decode(prompt.ids), generator.continuation(prompt, each.ids)))
-    return found
+                pairs.append((generator.tokenizer.decode(prompt.ids), generator.continuation(prompt, generated.ids)))
+    return pairs
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -296,7 +296,7 @@ def test_words_that_are_bad_never_appear(kind: str, mode: str, folders: dict[str
     for prompt, text in texts(folders[kind], mode, Words(bad=tuple(words))):
         whole = prompt + text
         ends = {
-            word: [found.end() for found in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", whole)] for word in words
+            word: [match.end() for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", whole)] for word in words
         }
         assert not {word for word, places in ends.items() if places and places[-1] > len(prompt)}, whole
     assert len(common) > 10
