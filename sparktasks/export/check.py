@@ -18,7 +18,8 @@ from sparktasks.runtime.generation.generator import Generator, GeneratorOptions,
 from sparktasks.runtime.generation.layout import check_generator
 from sparktasks.runtime.generation.scheduler import BatchLimits
 from sparktasks.runtime.generation.settings import Settings
-from sparktasks.runtime.sentence_files import TOKEN_OUTPUTS, open_head, read_sentence_files
+from sparktasks.runtime.sentence_files import TOKEN_OUTPUTS, read_sentence_files
+from sparktasks.runtime.sentence_head import open_head
 from sparktasks.runtime.text_model import TextModel
 from sparktasks.runtime.tokens import Lengths
 

@@ -22,15 +22,12 @@ def strings(values: Sequence[str | None], lengths: np.ndarray | None = None) -> 
 
     Raises `UnicodeEncodeError` for lone surrogates.
     """
-    nulls = None
-    if None in values:
-        nulls = np.array([value is None for value in values])
-        values = ["" if value is None else value for value in values]
-    text = "".join(values)  # type: ignore[arg-type]
+    texts, nulls = _without_none(values, "")
+    text = "".join(texts)
     data = text.encode("utf-8")
     offsets = np.zeros(len(values) + 1, np.int64)
     if lengths is None:
-        lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     np.cumsum(lengths, out=offsets[1:])
     if len(data) != len(text):
         # Not all ASCII: the offsets count characters, and are looked up among the bytes that begin one.
@@ -51,10 +48,17 @@ def numbers(values: Any, dtype: pa.DataType, nulls: np.ndarray | None = None) ->
 
 def optional_numbers(values: Sequence[float | None], dtype: pa.DataType) -> pa.Array:
     """Return numbers, some of them None, as an Arrow array of this type."""
+    filled, nulls = _without_none(values, 0)
+    return numbers(filled, dtype, nulls)
+
+
+def _without_none(values: Sequence[Any], filler: Any) -> tuple[Sequence[Any], np.ndarray | None]:
+    """Return the values with a filler in the place of None, and which were None; no array where none was."""
+    # The search runs in C, and most columns have no null: they pay for nothing else.
     if None not in values:
-        return numbers(values, dtype)
+        return values, None
     nulls = np.array([value is None for value in values])
-    return numbers([0 if value is None else value for value in values], dtype, nulls)
+    return [filler if value is None else value for value in values], nulls
 
 
 def booleans(values: np.ndarray) -> pa.BooleanArray:
@@ -64,6 +68,7 @@ def booleans(values: np.ndarray) -> pa.BooleanArray:
 
 def to_numpy(array: pa.Array) -> np.ndarray:
     """Return numbers or truth values, none of them null, as a numpy array, which is not to be written to."""
+    # DLPack has no bits: Arrow packs eight truth values into a byte.
     if pa.types.is_boolean(array.type):
         return np.from_dlpack(array.cast(pa.uint8())).astype(bool)
     return np.from_dlpack(array)
@@ -84,7 +89,10 @@ def offsets_of(lengths: Sequence[int] | np.ndarray, nulls: np.ndarray | None = N
     """
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    return numbers(_int32(offsets), pa.int32(), None if nulls is None else np.append(nulls, False))
+    if nulls is not None:
+        # There is one offset more than there are lists, and the last one is never null.
+        nulls = np.append(nulls, False)
+    return numbers(_int32(offsets), pa.int32(), nulls)
 
 
 def repeated(value: str, count: int) -> pa.Array:
@@ -101,7 +109,10 @@ def _int32(offsets: np.ndarray) -> np.ndarray:
 
 
 def _bitmap(nulls: np.ndarray | None) -> pa.Buffer | None:
-    return None if nulls is None or not nulls.any() else _packed(~nulls)
+    # Arrow spares readers the look at a bitmap that is not there.
+    if nulls is None or not nulls.any():
+        return None
+    return _packed(~nulls)
 
 
 def _packed(values: np.ndarray) -> pa.Buffer:

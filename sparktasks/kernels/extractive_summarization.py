@@ -66,9 +66,16 @@ def _central(rank: Rank, sentences: Sequence[str], count: int) -> list[int]:
         kept: list[int] = []
         for start in range(0, len(places), size):
             part = places[start : start + size]
-            kept.extend(part[place] for place in rank([sentences[place] for place in part], count))
+            kept.extend(_best_of(rank, sentences, part, count))
         places = sorted(kept)
-    return sorted(places[place] for place in rank([sentences[place] for place in places], count))
+    return sorted(_best_of(rank, sentences, places, count))
+
+
+def _best_of(rank: Rank, sentences: Sequence[str], places: Sequence[int], count: int) -> list[int]:
+    """Return the most central of the sentences at these places, by their places."""
+    best = rank([sentences[place] for place in places], count)
+    # The ranker numbers the sentences that it was given.
+    return [places[index] for index in best]
 
 
 class _Words:

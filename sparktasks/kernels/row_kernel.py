@@ -6,7 +6,7 @@ Which annotations have a text at all, which texts are the same, where each answe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -62,6 +62,7 @@ class RowKernel(ABC):
         def compute(usable: list[int]) -> list[list[Annotation]]:
             items = self.items(source, columns[1:], usable)
             unique, places = distinct([item for item in items if not isinstance(item, Exception)])
+            # A batch without any text must not load the model.
             answers = self.answers(unique) if unique else []
             place = iter(places)
             written = []
@@ -87,31 +88,49 @@ def annotate_each(
 
     The rules are those of `RowKernel`, for kernels that do not answer one annotation at a time.
     """
-    usable = []
-    for index, text in enumerate(source.result):
-        if text or (reads_empty and text is not None):
-            usable.append(index)
+    usable = _usable(source.result, reads_empty)
     written: list[Sequence[Annotation]] = [()] * len(source)
     for index, annotations in zip(usable, compute(usable), strict=True):
         written[index] = annotations
         if fails:
             _raise_error(source, index, annotations)
-    if None in source.result:
-        reasons = source.metadata_value("error")
-        for index, text in enumerate(source.result):
-            if text is None:
-                written[index] = [fault(kind, source, index, reasons[index] or "Unknown: no reason was given")]
+    # Errors from upstream do not raise here, also with ``fails``: whoever wrote them was asked to keep them.
+    for index, error in _upstream_errors(kind, source):
+        written[index] = [error]
     rows: list[list[Annotation]] = [[] for _ in source.lengths]
     for row, annotations in zip(source.rows.tolist(), written, strict=True):
         rows[row].extend(annotations)
     return build(rows)
 
 
+def _usable(texts: Sequence[str | None], reads_empty: bool) -> list[int]:
+    """Return the places of the texts that are answered."""
+    places = []
+    for place, text in enumerate(texts):
+        if text is None:
+            continue
+        if text or reads_empty:
+            places.append(place)
+    return places
+
+
+def _upstream_errors(kind: str, source: Annotations) -> Iterator[tuple[int, Annotation]]:
+    """Yield the index of each source annotation that stands for an error, and the annotation that passes it on."""
+    # Most columns have no error, and their metadata need not be read.
+    if None not in source.result:
+        return
+    reasons = source.metadata_value("error")
+    for index, text in enumerate(source.result):
+        if text is None:
+            reason = reasons[index] or "Unknown: no reason was given"
+            yield index, fault(kind, source, index, reason)
+
+
 def _raise_error(source: Annotations, index: int, annotations: Sequence[Annotation]) -> None:
     """Raise `DataError` where one of the annotations made for annotation ``index`` is an error."""
-    error = next((annotation.error for annotation in annotations if annotation.result is None), None)
-    if error is not None:
-        raise fatal(error, source.result[index])
+    for annotation in annotations:
+        if annotation.error is not None:
+            raise fatal(annotation.error, source.result[index])
 
 
 def fatal(error: str, text: str | None) -> DataError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from sparktasks.kernels.columns import DOCUMENT, Annotation, Annotations
 from sparktasks.kernels.generation import GeneratorRef, generated_document
@@ -37,8 +38,8 @@ class _Shortened:
         for result in results:
             if isinstance(result, Exception):
                 self.fault = self.fault or result
-            else:
-                summaries.append(generator.decode(result[0].ids))
+                continue
+            summaries.append(generator.decode(result[0].ids))
         self.text = " ".join(summaries)
 
 
@@ -68,57 +69,58 @@ class AbstractTexts(RowKernel):
         prompts = list(generator.prompts([self.prefix + text for text in items]))
         if self.hierarchical:
             self._shorten(generator, texts, prompts)
-        answers: list[Summary | Exception] = []
+        answers = []
         for text, prompt, result in zip(texts, prompts, generator.run(prompts), strict=True):
-            if text.fault is not None:
-                answers.append(text.fault)
-            elif isinstance(result, Exception):
-                answers.append(result)
-            else:
-                summaries = [(generator.decode(generated.ids), generated) for generated in result]
-                whole = replace(prompt, truncated=prompt.truncated or text.cut)
-                answers.append(Summary(whole, summaries, text.rounds[0] if text.rounds else 0))
+            answers.append(_summary(generator, text, prompt, result))
         return answers
 
     def _shorten(self, generator: Generator, texts: Sequence[_Shortened], prompts: list[Prompt]) -> None:
         """Put the summaries of its windows in the place of each text that is too long, until it is not, or their number
         falls no more."""
-        room = (generator.tokenizer.max_length or 0) - len(generator.prompts([self.prefix])[0].ids)
-        changed = list(range(len(texts))) if room > 0 else []
+        frame = generator.prompts([self.prefix])[0]
+        room = (generator.tokenizer.max_length or 0) - len(frame.ids)
+        # A model without a limit reads any text whole; a prefix may leave no room for a text.
+        if room <= 0:
+            return
+        changed = list(range(len(texts)))
         while changed:
-            windows: dict[int, list[Prompt]] = {}
+            truncated = [place for place in changed if prompts[place].truncated]
+            windows = self._long_windows(generator, texts, truncated, room)
             flat: list[Prompt] = []
-            for place in changed:
-                if prompts[place].truncated:
-                    text_windows = self._windows(generator, texts[place].text, room)
-                    if texts[place].shortens(len(text_windows)):
-                        windows[place] = text_windows
-                        flat.extend(text_windows)
+            for text_windows in windows.values():
+                flat.extend(text_windows)
             # The windows of all texts run together: the generator batches them.
             results = iter(generator.run(flat))
             for place, text_windows in windows.items():
-                texts[place].shorten(generator, text_windows, [next(results) for _ in text_windows])
+                text_results = list(islice(results, len(text_windows)))
+                texts[place].shorten(generator, text_windows, text_results)
             changed = list(windows)
-            again = generator.prompts([self.prefix + texts[place].text for place in changed])
-            for place, prompt in zip(changed, again, strict=True):
+            shortened = generator.prompts([self.prefix + texts[place].text for place in changed])
+            for place, prompt in zip(changed, shortened, strict=True):
                 prompts[place] = prompt
+
+    def _long_windows(
+        self, generator: Generator, texts: Sequence[_Shortened], places: Sequence[int], room: int
+    ) -> dict[int, list[Prompt]]:
+        """Return the windows of those texts at these places that another round makes shorter."""
+        windows = {}
+        for place in places:
+            text_windows = self._windows(generator, texts[place].text, room)
+            if texts[place].shortens(len(text_windows)):
+                windows[place] = text_windows
+        return windows
 
     def _windows(self, generator: Generator, text: str, room: int) -> list[Prompt]:
         """Cut a text between sentences into prompts that the model has room for; only sentences that are too long alone
         are cut."""
         sentences = sentence_spans(text)
-        lengths = []
-        for prompt in generator.prompts([text[begin:end] for begin, end in sentences], special=False):
-            lengths.append(len(prompt.ids))
-        windows = _packed(sentences, lengths, room)
+        alone = generator.prompts([text[begin:end] for begin, end in sentences], special=False)
+        windows = _packed(sentences, [len(prompt.ids) for prompt in alone], room)
         while True:
-            prompts = generator.prompts([self.prefix + text[window[0][0] : window[-1][1]] for window in windows])
-            # A window may have more tokens than its sentences have, each for itself.
-            parts: list[list[_Span]] = []
-            for window, prompt in zip(windows, prompts, strict=True):
-                parts.extend(_split(text, window) if prompt.truncated else [window])
+            prompts = list(generator.prompts([self.prefix + _between(text, window) for window in windows]))
+            parts = _cut_truncated(text, windows, prompts)
             if len(parts) == len(windows):
-                return list(prompts)
+                return prompts
             windows = parts
 
     def annotations(self, source: Annotations, index: int, item: str, answer: Summary) -> list[Annotation]:
@@ -129,7 +131,29 @@ class AbstractTexts(RowKernel):
         return [generated_document(text, answer.prompt, [generated], metadata) for text, generated in answer.texts]
 
 
+def _summary(generator: Generator, text: _Shortened, prompt: Prompt, result: Result) -> Summary | Exception:
+    """Decode the summaries of one text."""
+    if text.fault is not None:
+        return text.fault
+    if isinstance(result, Exception):
+        return result
+    summaries = [(generator.decode(generated.ids), generated) for generated in result]
+    # The prompt is made of summaries, and may be whole where the text was not read to its end.
+    truncated = prompt.truncated or text.cut
+    windows = text.rounds[0] if text.rounds else 0
+    return Summary(replace(prompt, truncated=truncated), summaries, windows)
+
+
+# -- windows
+
 _Span = tuple[int, int]
+
+
+def _between(text: str, window: Sequence[_Span]) -> str:
+    """Return a window's text, from its first sentence to its last one."""
+    begin, _ = window[0]
+    _, end = window[-1]
+    return text[begin:end]
 
 
 def _packed(sentences: Sequence[_Span], lengths: Sequence[int], room: int) -> list[list[_Span]]:
@@ -145,9 +169,24 @@ def _packed(sentences: Sequence[_Span], lengths: Sequence[int], room: int) -> li
     return windows
 
 
+def _cut_truncated(text: str, windows: list[list[_Span]], prompts: Sequence[Prompt]) -> list[list[_Span]]:
+    """Cut the windows whose prompts are too long: one may have more tokens than its sentences have, each for itself."""
+    parts = []
+    for window, prompt in zip(windows, prompts, strict=True):
+        if prompt.truncated:
+            parts.extend(_split(text, window))
+        else:
+            parts.append(window)
+    return parts
+
+
 def _split(text: str, window: list[_Span]) -> list[list[_Span]]:
     """Cut a window in two: between sentences, or a sentence between words."""
-    if len(window) > 1:
-        return [window[: len(window) // 2], window[len(window) // 2 :]]
+    middle = len(window) // 2
+    if middle:
+        return [window[:middle], window[middle:]]
     begin, end = window[0]
-    return [[part] for part in halves(text, begin, end)] if end - begin > 1 else [window]
+    # A single character that is too long stays: it is cut by the tokenizer.
+    if end - begin <= 1:
+        return [window]
+    return [[part] for part in halves(text, begin, end)]

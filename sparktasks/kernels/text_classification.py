@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from sparktasks.errors import BundleError, DataError
-from sparktasks.kernels.columns import CATEGORY, Annotation, Annotations
+from sparktasks.kernels.columns import CATEGORY, Annotation, Annotations, split
 from sparktasks.kernels.models import TextModelRef
 from sparktasks.kernels.parcels import locate
 from sparktasks.kernels.row_kernel import NO_TOKENS, RowKernel, inherited
@@ -55,23 +56,35 @@ class ClassifyTexts(RowKernel):
         pairs: list[Texts | DataError] = []
         for index, text in zip(usable, texts, strict=True):
             partner = partners[index]
-            pairs.append(_UNPAIRED if partner is None else (text, partner))
+            if partner is None:
+                pairs.append(_UNPAIRED)
+            else:
+                pairs.append((text, partner))
         return pairs
 
     def answers(self, items: Sequence[Texts]) -> list[Scored | DataError]:
         """Return each text's scores, or what is wrong with it."""
         model = self.model.open()
-        partners = [partner or "" for _, partner in items] if items[0][1] is not None else None
-        encodings = model.tokenizer.encode([text for text, _ in items], partners, offsets=False)
+        texts = [text for text, _ in items]
+        partners = None
+        # Either all texts are paired, or none is.
+        if items[0][1] is not None:
+            partners = [str(partner) for _, partner in items]
+        encodings = model.tokenizer.encode(texts, partners, offsets=False)
         windows: list[list[Encoding]] = []
         flat: list[Encoding] = []
         for encoding in encodings:
-            windows.append([encoding, *encoding.overflowing] if self.window else [encoding])
-            flat.extend(windows[-1])
+            text_windows = [encoding]
+            if self.window:
+                text_windows.extend(encoding.overflowing)
+            windows.append(text_windows)
+            flat.extend(text_windows)
+        # The windows of all texts run together: the model batches them by their lengths.
         logits = iter(model.run(flat, model.bundle.logits.name))
         answers: list[Scored | DataError] = []
         for text_windows in windows:
-            answers.append(self._scored(text_windows, [next(logits) for _ in text_windows]))
+            text_logits = list(islice(logits, len(text_windows)))
+            answers.append(self._scored(text_windows, text_logits))
         return answers
 
     def _scored(self, windows: Sequence[Encoding], logits: Sequence[Answer]) -> Scored | DataError:
@@ -109,6 +122,7 @@ def _mean_by_tokens(scores: np.ndarray, windows: Sequence[Encoding]) -> np.ndarr
     """Average the scores of a text's windows, weighted by their text tokens: ``(windows, labels)`` -> ``(labels,)``."""
     if len(windows) == 1:
         return np.asarray(scores[0])
+    # The last window is often short, and says as much less of the text.
     weights = [len(window) - sum(window.special_tokens_mask) for window in windows]
     return np.average(scores, axis=0, weights=weights)
 
@@ -119,13 +133,11 @@ def _partners(source: Annotations, others: Annotations) -> list[str | None]:
     A row without any gives empty texts, as a null second sentence does in transformers; None marks a document without
     a partner, or one whose partner is an error.
     """
-    rows: list[list[str | None]] = [[] for _ in others.lengths]
-    for row, text in zip(others.rows, others.result, strict=True):
-        rows[row].append(text)
+    rows = split(others.result, others.lengths)
     partners = []
-    for row, length in enumerate(source.lengths):
+    for texts, length in zip(rows, source.lengths, strict=True):
         for place in range(length):
-            partners.append(_partner(rows[row], place))
+            partners.append(_partner(texts, place))
     return partners
 
 
@@ -134,4 +146,7 @@ def _partner(texts: list[str | None], place: int) -> str | None:
         return ""
     if len(texts) == 1:
         return texts[0]
-    return texts[place] if place < len(texts) else None
+    # Which text belongs to which is not to be guessed.
+    if place >= len(texts):
+        return None
+    return texts[place]

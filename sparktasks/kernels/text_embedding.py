@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,8 @@ from sparktasks.kernels.columns import SENTENCE_EMBEDDINGS, WORD_EMBEDDINGS, Ann
 from sparktasks.kernels.models import TextModelRef
 from sparktasks.kernels.row_kernel import NO_TOKENS, RowKernel, inherited
 from sparktasks.ops.pooling import pool, unit
-from sparktasks.runtime.sentence_files import POOLED, TOKEN_OUTPUTS, Layer, open_head
+from sparktasks.runtime.sentence_files import POOLED, TOKEN_OUTPUTS, Layer
+from sparktasks.runtime.sentence_head import open_head
 from sparktasks.runtime.text_model import Answer, TextModel, whole
 from sparktasks.runtime.tokens import stitched
 
@@ -62,10 +64,10 @@ class EmbedTexts(RowKernel):
         answers: list[Embedded | DataError] = []
         for encoding, output in zip(encodings, outputs, strict=True):
             vector = self._pooled(encoding, output, skipped)
-            if not isinstance(vector, DataError):
-                vector = self._finished(head(vector))
-            truncated = bool(encoding.overflowing)
-            answers.append(vector if isinstance(vector, DataError) else Embedded(vector, truncated))
+            if isinstance(vector, DataError):
+                answers.append(vector)
+            else:
+                answers.append(self._embedded(head(vector), bool(encoding.overflowing)))
         return answers
 
     def _pooled(self, encoding: Encoding, output: Answer, skipped: int) -> Answer:
@@ -78,12 +80,15 @@ class EmbedTexts(RowKernel):
             return DataError(f"the prompt {self.prompt!r} leaves no room for the text")
         return pool(output, self.pooling, skipped)
 
-    def _finished(self, vector: np.ndarray) -> Answer:
-        """Cut a vector to the wanted dimensions and scale it."""
+    def _embedded(self, vector: np.ndarray, truncated: bool) -> Embedded | DataError:
+        """Cut a vector to the dimensions that were asked for, and scale it."""
         vector = vector[: self.dimensions]
+        # Only now: what is left of a vector of length 1 is shorter.
         if self.scales:
             vector = unit(vector)
-        return vector if np.isfinite(vector).all() else DataError("the vector of this text has NaN or infinity in it")
+        if not np.isfinite(vector).all():
+            return DataError("the vector of this text has NaN or infinity in it")
+        return Embedded(vector, truncated)
 
     def annotations(self, source: Annotations, index: int, item: str, answer: Embedded) -> list[Annotation]:
         """Return the vector beside its text."""
@@ -125,13 +130,17 @@ class EmbedTokens(RowKernel):
         windows = []
         flat: list[Encoding] = []
         for encoding in model.tokenizer.encode([self.prompt + text for text in items]):
-            windows.append(model.tokenizer.windows(encoding))
-            flat.extend(windows[-1])
+            text_windows = model.tokenizer.windows(encoding)
+            windows.append(text_windows)
+            flat.extend(text_windows)
         vectors = iter(token_vectors(model, flat))
         answers: list[list[tuple[Span, np.ndarray]] | DataError] = []
         for text_windows in windows:
-            stacked = whole([next(vectors) for _ in text_windows])
-            answers.append(stacked if isinstance(stacked, DataError) else self._tokens(text_windows, stacked))
+            window_vectors = whole(list(islice(vectors, len(text_windows))))
+            if isinstance(window_vectors, DataError):
+                answers.append(window_vectors)
+            else:
+                answers.append(self._tokens(text_windows, window_vectors))
         return answers
 
     def _tokens(self, windows: Sequence[Encoding], vectors: Sequence[np.ndarray]) -> list[tuple[Span, np.ndarray]]:
@@ -139,10 +148,13 @@ class EmbedTokens(RowKernel):
         tokens = []
         for number, place in stitched(windows, self.model.lengths.stride):
             begin, end = windows[number].offsets[place]
-            if begin >= shift:
-                vector = vectors[number][place]
-                scaled = unit(vector) if self.normalize else vector.astype(np.float32)
-                tokens.append(((begin - shift, end - shift), scaled))
+            # A token of the prompt.
+            if begin < shift:
+                continue
+            vector = vectors[number][place]
+            scaled = unit(vector) if self.normalize else vector.astype(np.float32)
+            span = (begin - shift, end - shift)
+            tokens.append((span, scaled))
         return tokens
 
     def annotations(

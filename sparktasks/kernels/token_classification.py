@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,10 +30,11 @@ def window_scores(model: TextModel, windows: Sequence[Sequence[Encoding]]) -> li
     flat: list[Encoding] = []
     for text_windows in windows:
         flat.extend(text_windows)
+    # The windows of all texts run together: the model batches them by their lengths.
     logits = iter(model.run(flat, model.bundle.logits.name))
     scores: list[list[np.ndarray] | DataError] = []
     for text_windows in windows:
-        numbers = whole([next(logits) for _ in text_windows])
+        numbers = whole(list(islice(logits, len(text_windows))))
         if not isinstance(numbers, DataError):
             numbers = [softmax(values.astype(np.float32)) for values in numbers]
             _check_width(model, numbers)
@@ -73,7 +75,8 @@ class FindEntities(RowKernel):
         model = self.model.open()
         windows = []
         for encoding in model.tokenizer.encode(items):
-            windows.append(model.tokenizer.windows(encoding) if self.window else [encoding])
+            text_windows = model.tokenizer.windows(encoding) if self.window else [encoding]
+            windows.append(text_windows)
         answers: list[list[Entity] | DataError] = []
         for text, text_windows, scores in zip(items, windows, window_scores(model, windows), strict=True):
             if isinstance(scores, DataError):
@@ -104,7 +107,10 @@ class FindEntities(RowKernel):
                 # An ignored label must not push an entity of the neighbouring window out.
                 if entity.label not in self.ignored:
                     entities.append(entity)
-        return resolve_overlaps(entities) if len(windows) > 1 else entities
+        # Within one window no two entities overlap.
+        if len(windows) == 1:
+            return entities
+        return resolve_overlaps(entities)
 
     def annotations(self, source: Annotations, index: int, item: str, answer: Sequence[Entity]) -> list[Annotation]:
         """Return the entities with offsets into the row's document."""
@@ -177,15 +183,27 @@ class LabelTokens:
         for words, text_windows, scores in zip(sentences, windows, window_scores(model, windows), strict=True):
             if isinstance(scores, DataError):
                 labelled.append([scores] * len(words))
-                continue
-            row: list[_Label | DataError] = [_nothing_of(word) for word in words]
-            word_ids = [window.word_ids for window in text_windows]
-            # Backwards, so that a word's first subword is written last and stays.
-            for number, place in reversed(stitched(text_windows, self.model.lengths.stride)):
-                best = int(scores[number][place].argmax())
-                row[word_ids[number][place]] = labels[best], float(scores[number][place][best])
-            labelled.append(row)
+            else:
+                labelled.append(self._word_labels(words, text_windows, scores, labels))
         return labelled
+
+    def _word_labels(
+        self,
+        words: Sequence[str],
+        windows: Sequence[Encoding],
+        scores: Sequence[np.ndarray],
+        labels: Sequence[str],
+    ) -> list[_Label | DataError]:
+        """Read the label of each word of a sentence from the scores of its windows."""
+        word_labels: list[_Label | DataError] = [_nothing_of(word) for word in words]
+        word_ids = [window.word_ids for window in windows]
+        # Backwards, so that a word's first subword is written last and stays.
+        for number, place in reversed(stitched(windows, self.model.lengths.stride)):
+            probabilities = scores[number][place]
+            best = int(probabilities.argmax())
+            word = word_ids[number][place]
+            word_labels[word] = labels[best], float(probabilities[best])
+        return word_labels
 
 
 def _nothing_of(word: str) -> DataError:

@@ -68,16 +68,18 @@ class TranslateTexts(RowKernel):
     ) -> list[SourceText | DataError]:
         """Return each text with its languages, or why the model cannot translate it."""
         columns = iter(others)
-        sources, targets = (next(columns).to_pylist() if there else None for there in self.language_columns)
+        has_source, has_target = self.language_columns
+        count = len(source.lengths)
+        sources = _languages(next(columns)) if has_source else [self.source_language] * count
+        targets = _languages(next(columns)) if has_target else [self.target_language] * count
         texts: list[SourceText | DataError] = []
         for index in usable:
             row = source.rows[index]
-            # A row whose language is null is one whose language the model does not know.
-            from_language = self.source_language if sources is None else sources[row] or ""
-            to_language = self.target_language if targets is None else targets[row] or ""
+            text = str(source.result[index])
             try:
-                texts.append(self._with_languages(str(source.result[index]), from_language, to_language))
+                texts.append(self._with_languages(text, sources[row], targets[row]))
             except (DataError, ParamError) as error:
+                # A language in a column is data: it is the row that is wrong, not the stage.
                 texts.append(DataError(str(error)))
         return texts
 
@@ -87,19 +89,27 @@ class TranslateTexts(RowKernel):
         if languages.way == NONE:
             return SourceText(text, None, None)
         if languages.way == TEXT:
-            return SourceText(text, None, None if target is None else languages.target(target))
+            # Such a model may have one target, and no word for it.
+            known_target = None if target is None else languages.target(target)
+            return SourceText(text, None, known_target)
         known_target = languages.target(target or "")
         detected = source == AUTO
         if detected:
-            source = detect_language(text, languages.sources_of(known_target))
-            if source is None:
-                raise DataError(
-                    f"the language of the text was not recognised as one that the model translates to {known_target!r}"
-                )
+            source = self._detected(text, known_target)
         known_source = languages.source(source or "")
         if languages.way == TASK:
+            # Raises where the model knows both languages, and does not translate between them.
             languages.task(known_source, known_target)
         return SourceText(text, known_source, known_target, detected)
+
+    def _detected(self, text: str, target: str) -> str:
+        """Detect a text's language among those that the model translates from."""
+        language = detect_language(text, self.languages.sources_of(target))
+        if language is None:
+            raise DataError(
+                f"the language of the text was not recognised as one that the model translates to {target!r}"
+            )
+        return language
 
     # -- translations
 
@@ -108,26 +118,36 @@ class TranslateTexts(RowKernel):
         generator = self.generator.open()
         parts = self._parts(generator, items, split=self.split == "always")
         if self.split == "long":
-            long = [place for place, text_parts in enumerate(parts) if text_parts[0].prompt.truncated]
-            again = self._parts(generator, [items[place] for place in long], split=True)
-            for place, text_parts in zip(long, again, strict=True):
-                parts[place] = text_parts
+            self._split_long(generator, items, parts)
         prompts: list[Prompt] = []
         for text_parts in parts:
             prompts.extend([part.prompt for part in text_parts])
+        # The parts of all texts run together: the generator batches them.
         results = iter(generator.run(prompts))
         answers = []
         for text_parts in parts:
-            answers.append(_translations(generator, text_parts, list(islice(results, len(text_parts)))))
+            part_results = list(islice(results, len(text_parts)))
+            answers.append(_translations(generator, text_parts, part_results))
         return answers
+
+    def _split_long(self, generator: Generator, texts: Sequence[SourceText], parts: list[list[Part]]) -> None:
+        """Put sentences in the place of each text whose prompt is too long for the model."""
+        long = []
+        for place, text_parts in enumerate(parts):
+            if text_parts[0].prompt.truncated:
+                long.append(place)
+        sentences = self._parts(generator, [texts[place] for place in long], split=True)
+        for place, text_parts in zip(long, sentences, strict=True):
+            parts[place] = text_parts
 
     def _parts(self, generator: Generator, texts: Sequence[SourceText], split: bool) -> list[list[Part]]:
         """Make the prompt of each text, or with ``split`` of each of its sentences."""
         pieces = []
         worded = []
         for text in texts:
-            pieces.append(_sentences(text.text) if split else [("", text.text)])
-            worded.extend([self._worded(text, piece) for _, piece in pieces[-1]])
+            text_pieces = _sentences(text.text) if split else [("", text.text)]
+            pieces.append(text_pieces)
+            worded.extend([self._worded(text, piece) for _, piece in text_pieces])
         prompts = iter(generator.prompts(worded, special=self.languages.way != TOKENS))
         parts = []
         for text, text_pieces in zip(texts, pieces, strict=True):
@@ -149,8 +169,10 @@ class TranslateTexts(RowKernel):
         source = generator.tokenizer.token_id(self.languages.token(str(text.source))) or 0
         target = generator.tokenizer.token_id(self.languages.token(str(text.target)))
         end = () if generator.end_id is None else (generator.end_id,)
-        ids = (*prompt.ids, *end, source) if self.languages.behind else (source, *prompt.ids, *end)
-        return replace(prompt, ids=ids, forced_first=target)
+        # mBART has it behind the text, as has NLLB with the "legacy behaviour" of its first tokenizer.
+        if self.languages.behind:
+            return replace(prompt, ids=(*prompt.ids, *end, source), forced_first=target)
+        return replace(prompt, ids=(source, *prompt.ids, *end), forced_first=target)
 
     def annotations(
         self, source: Annotations, index: int, item: SourceText, answer: Sequence[Translation]
@@ -165,6 +187,11 @@ class TranslateTexts(RowKernel):
                 generated_document(translation.text, translation.prompt, translation.generated, metadata),
             )
         return documents
+
+
+def _languages(column: pa.Array) -> list[str | None]:
+    """Return each row's language; null is a language that no model knows, not one that the stage chooses."""
+    return [language or "" for language in column.to_pylist()]
 
 
 def _sentences(text: str) -> list[tuple[str, str]]:

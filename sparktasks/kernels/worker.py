@@ -52,7 +52,8 @@ def run_pandas(batches: Iterator[Any], plan: Plan, inputs: Sequence[pa.DataType]
 
     from sparktasks.kernels.flat import flat_arrays, series, unflatten
 
-    for outputs in execute(plan, (unflatten(batch, inputs) for batch in _tuples(batches))):
+    columns = (unflatten(batch, inputs) for batch in _tuples(batches))
+    for outputs in execute(plan, columns):
         flat: list[pa.Array] = []
         for column in outputs:
             flat.extend(flat_arrays(column))
@@ -62,4 +63,7 @@ def run_pandas(batches: Iterator[Any], plan: Plan, inputs: Sequence[pa.DataType]
 def _tuples(batches: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
     """Yield tuples of columns: of a function of one column Spark gives the bare column."""
     for batch in batches:
-        yield batch if isinstance(batch, tuple) else (batch,)
+        if isinstance(batch, tuple):
+            yield batch
+        else:
+            yield (batch,)

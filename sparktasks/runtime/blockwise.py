@@ -40,11 +40,13 @@ def quantize_weights(source: Path, target: Path, bits: int, block: int = BLOCK) 
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 0))
     _Rewriter(model.graph, bits, block, merges=opset >= _SPLIT_OPSET).rewrite(model.graph)
-    for _ in range(2):  # what a dropped Transpose read can go then
+    # The second pass takes what a dropped Transpose read.
+    for _ in range(2):
         _drop_unread(model.graph, _names_read(model.graph))
     if _DOMAIN not in opsets:
         model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
-    is_large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGE
+    weight_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    is_large = weight_bytes > LARGE
     onnx.save(model, target, save_as_external_data=is_large, location=f"{target.name}.data")
 
 
@@ -96,18 +98,22 @@ class _Rewriter:
         for inner in branches(graph):
             self.rewrite(inner, scope)
         results = {port.name for port in graph.output}
-        groups = self._groups(graph, scope, results) if self._merges else []
-        firsts = {group[0].output[0]: group for group in groups}
-        dropped = {node.output[0] for group in groups for node in group[1:]}
+
+        # The product of a whole group stands where its first one stood; the place of every other one stays empty.
+        merged: dict[str, Sequence[Any]] = {}
+        for group in self._groups(graph, scope, results):
+            first, *others = [node.output[0] for node in group]
+            merged.update(dict.fromkeys(others, ()))
+            merged[first] = self._merged_product(group, scope)
+
         nodes: list[Any] = []
         for node in graph.node:
             output = node.output[0]
-            if output in firsts:
-                nodes.extend(self._merged_product(firsts[output], scope))
-            elif output not in dropped:
+            if output in merged:
+                nodes.extend(merged[output])
+            else:
                 nodes.append(self._replaced(node, scope, results))
-        del graph.node[:]
-        graph.node.extend(nodes)
+        _keep(graph.node, nodes)
 
     def _replaced(self, node: Any, scope: Scope, results: set[str]) -> Any:
         """Return the quantised node that takes a node's place; the node itself where it has no large weight."""
@@ -117,13 +123,17 @@ class _Rewriter:
             bits = 8 if is_head else self._bits
             return self._product(node.input[0], [weight], list(node.output), bits, node.input[2:3])
         table = scope.table(node)
-        return node if table is None else self._lookup(node, table)
+        if table is not None:
+            return self._lookup(node, table)
+        return node
 
     def _groups(self, graph: Any, scope: Scope, results: set[str]) -> list[list[Any]]:
         """Return the products that become one: several of the same input, such as those of query, key and value.
 
         They start one kernel then, and not three.
         """
+        if not self._merges:
+            return []
         by_input: dict[str, list[Any]] = {}
         for node in graph.node:
             if node.op_type != "MatMul" or node.output[0] in results:
@@ -137,10 +147,11 @@ class _Rewriter:
         """Return one product for several of the same input, and the node that takes its result apart."""
         import onnx
 
-        weights = [weight for weight in map(scope.weight, group) if weight is not None]
+        weights = list(filter(None, map(scope.weight, group)))
         outputs = [node.output[0] for node in group]
         whole = f"{outputs[0]}_merged"
-        sizes = f"{outputs[0]}_sizes_{len(self._main.initializer)}"  # two branches may have outputs of one name
+        # Two branches may have outputs of one name.
+        sizes = f"{outputs[0]}_sizes_{len(self._main.initializer)}"
         widths = np.array([weight.outputs for weight in weights], np.int64)
         self._main.initializer.append(onnx.numpy_helper.from_array(widths, sizes))
         split = onnx.helper.make_node("Split", [whole, sizes], outputs, name=f"{outputs[0]}_split", axis=-1)
@@ -157,11 +168,13 @@ class _Rewriter:
         """Return the node that multiplies by weights in blocks."""
         import onnx
 
-        names = self._store(weights, bits)
-        added = ["", *bias] if any(bias) else []  # the empty name is g_idx, an order of the inputs
+        inputs = [source, *self._store(weights, bits)]
+        if any(bias):
+            # The empty name is g_idx, an order of the inputs.
+            inputs.extend(("", *bias))
         return onnx.helper.make_node(
             BLOCK_PRODUCT,
-            [source, *names, *added],
+            inputs,
             outputs,
             name=f"{outputs[0]}_product",
             domain=_DOMAIN,
@@ -177,9 +190,10 @@ class _Rewriter:
         key = (bits, *(weight.key for weight in weights))
         if key not in self._stored:
             parts = [round_in_blocks(weight.rows(), bits, self._block) for weight in weights]
-            integers, scales, zeros = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            integers, scales, zeros = map(np.concatenate, zip(*parts, strict=True))
             if bits == 4:
-                integers, zeros = pack_halves(integers), pack_halves(zeros)
+                integers = pack_halves(integers)
+                zeros = pack_halves(zeros)
             self._stored[key] = self._added(f"{weights[0].name}_{bits}bit", integers, scales, zeros)
         return self._stored[key]
 
@@ -230,11 +244,16 @@ def _drop_unread(graph: Any, read: set[str]) -> None:
     """Leave out the weights that nothing reads any more, and the nodes that turned them."""
     for inner in branches(graph):
         _drop_unread(inner, read)
-    unread = {tensor.name for tensor in graph.initializer if tensor.name not in read}
+    unread = {tensor.name for tensor in graph.initializer} - read
     # Old files list their weights among the inputs, too.
-    _keep(graph.input, [port for port in graph.input if port.name not in unread])
-    _keep(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in unread])
-    _keep(graph.node, [node for node in graph.node if node.op_type != "Transpose" or read.intersection(node.output)])
+    for entries in (graph.input, graph.initializer):
+        _keep(entries, [entry for entry in entries if entry.name not in unread])
+
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Transpose" or not read.isdisjoint(node.output):
+            nodes.append(node)
+    _keep(graph.node, nodes)
 
 
 def _keep(entries: Any, kept: list[Any]) -> None:

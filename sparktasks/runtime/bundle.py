@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Bundle(Folder):
     @property
     def models(self) -> tuple[str, ...]:
         """The ONNX files of all graphs, this one first: what `open_bundle` takes to open the same graphs again."""
-        return (self.model, *(name for name in self.graphs if name != self.model))
+        return tuple(dict.fromkeys((self.model, *self.graphs)))
 
     def part(self, base: str) -> Bundle | None:
         """Return the same bundle seen from another of its graphs, by the start of its name; None where it has none of
@@ -118,17 +119,18 @@ class Bundle(Folder):
         """The label of each class, by index; `BundleError` where config.json does not number them from 0 on."""
         names = self.config.get("id2label")
         if names is None:
+            # transformers writes no labels where they are its own; without a number of them, it has two.
             count = self.config.get("num_labels") or self.logits_width or 2
             return tuple(map("LABEL_{}".format, range(int(count))))
+
         places = list(map(str, range(len(names))))
-        is_numbered = isinstance(names, dict) and set(map(str, names)) == set(places)
-        if not is_numbered or not places:
+        by_place = {str(key): str(label) for key, label in names.items()} if isinstance(names, dict) else {}
+        if not places or by_place.keys() != set(places):
             raise BundleError(
                 f"{self.folder}: the keys of id2label in config.json are {listed(list(names)[:_KEYS_SHOWN])}; "
                 f"they must be '0' to '{max(0, len(names) - 1)}', the places of the labels in the logits. "
                 "Is it label2id, or does it leave labels out?"
             )
-        by_place = {str(key): str(label) for key, label in names.items()}
         return tuple(map(by_place.__getitem__, places))
 
     @property
@@ -166,11 +168,14 @@ class Bundle(Folder):
         return int(positions) if positions > 0 else None
 
     def _declared_positions(self, kind: Any) -> Any:
-        for config in (self.config, self.text_config):
-            for key in _POSITION_KEYS:
-                if key in config:
-                    return config[key]
-        return self.config.get("n_positions") if kind in _N_POSITIONS else None
+        """Return what config.json says of positions, under the first key that it has for them."""
+        # What is said of the whole model goes before what is said of its part for text.
+        for config, key in product((self.config, self.text_config), _POSITION_KEYS):
+            if key in config:
+                return config[key]
+        if kind in _N_POSITIONS:
+            return self.config.get("n_positions")
+        return None
 
     @property
     def fixed_rows(self) -> int | None:
@@ -181,7 +186,8 @@ class Bundle(Folder):
     def fixed_length(self) -> int | None:
         """The number of tokens that every text of a run must have; None where it may vary."""
         length = self._fixed_axis(1)
-        return None if length == 1 else length  # the step of a decoder
+        # A graph for one token is the step of a decoder, and no limit for texts.
+        return None if length == 1 else length
 
     def _fixed_axis(self, axis: int) -> int | None:
         ids = self.graph.input("input_ids")
@@ -191,7 +197,8 @@ class Bundle(Folder):
     def weight_bytes(self) -> int:
         """Bytes of the ONNX file and its outside data."""
         outside = outside_data(self.model, self.graph)
-        return sum((self.folder / name).stat().st_size for name in (self.model, *outside))
+        paths = [self.folder / name for name in (self.model, *outside)]
+        return sum(path.stat().st_size for path in paths)
 
     @property
     def all_weight_bytes(self) -> int:
@@ -209,9 +216,8 @@ def _limit(tokens: float | None) -> int | None:
 
 def _smaller(one: int | None, other: int | None) -> int | None:
     """Return the smaller of two limits, of which any may be missing."""
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
+    limits = [limit for limit in (one, other) if limit is not None]
+    return min(limits, default=None)
 
 
 def open_bundle(
@@ -234,28 +240,42 @@ def open_bundle(
     # Nothing below loads a weight: the headers, and the small files.
     models = find_graphs(path, model, precision, roles)
     config = _read_config(path, models[0])
-    tokenizer_config = _present(read_json(find_small(path, models[0], "tokenizer_config.json")) or {})
+    tokenizer_config = read_json(find_small(path, models[0], "tokenizer_config.json")) or {}
     graphs = {name: _read_graph(path, name) for name in models}
     files = bundle_files(path, graphs)
     for name in files:
         check_link(path, path / name)
-    return Bundle(path, models[0], config, tokenizer_config, graphs, files=files).stamped()
+    bundle = Bundle(
+        path,
+        model=models[0],
+        config=config,
+        tokenizer_config=_present(tokenizer_config),
+        graphs=graphs,
+        files=files,
+    )
+    return bundle.stamped()
 
 
 def _read_config(folder: Path, model: str) -> dict[str, Any]:
     """Read config.json, or what onnxruntime-genai has in its place."""
     config = read_json(find_small(folder, model, "config.json"))
     manifest = read_json(folder / genai.FILE)
-    if config is None and manifest is None:
-        raise BundleError(
-            f"{folder} has no config.json. A bundle is a folder with config.json, tokenizer.json and an ONNX file"
-        )
-    return _present(genai.as_config(manifest) if config is None else config)
+    if config is not None:
+        return _present(config)
+    if manifest is not None:
+        return _present(genai.as_config(manifest))
+    raise BundleError(
+        f"{folder} has no config.json. A bundle is a folder with config.json, tokenizer.json and an ONNX file"
+    )
 
 
 def _present(content: dict[str, Any]) -> dict[str, Any]:
     """Leave out the fields that are null: they mean what their absence means."""
-    return {key: value for key, value in content.items() if value is not None}
+    present = {}
+    for key, value in content.items():
+        if value is not None:
+            present[key] = value
+    return present
 
 
 def _read_graph(folder: Path, model: str) -> Graph:

@@ -12,6 +12,7 @@ from typing import Any
 from sparktasks.errors import BundleError, listed
 from sparktasks.runtime.bundle import Bundle
 from sparktasks.runtime.folder_files import interpreting, section
+from sparktasks.runtime.graph import fixed_size
 from sparktasks.runtime.model_files import EXPORT
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
@@ -28,10 +29,11 @@ _OTHER_ROLES = {
 
 def check_text_encoder(bundle: Bundle) -> None:
     """Raise `BundleError` where a graph takes other inputs than text gives, or the tokenizer does not fit it."""
-    unknown = [port.name for port in bundle.graph.inputs if port.name not in TEXT_INPUTS]
+    unknown = bundle.graph.input_names.difference(TEXT_INPUTS)
     if unknown:
         raise BundleError(
-            f"{bundle.folder}: {bundle.model} wants the inputs {listed(unknown)}; from text come {listed(TEXT_INPUTS)}"
+            f"{bundle.folder}: {bundle.model} wants the inputs {listed(sorted(unknown))}; "
+            f"from text come {listed(TEXT_INPUTS)}"
         )
     _check_axes(bundle)
     check_tokenizer(bundle)
@@ -43,20 +45,22 @@ def _check_axes(bundle: Bundle) -> None:
     shapes = {port.name: port.shape for port in bundle.graph.inputs}
     if "input_ids" not in shapes:
         raise BundleError(f"{who} takes {listed(shapes)}, and no input_ids")
-    odd = {name: list(shape) for name, shape in shapes.items() if len(shape) != 2}
-    if odd:
-        raise BundleError(f"{who} takes {odd}; inputs of two axes are expected: texts and tokens")
-    if len(set(map(_fixed_sizes, shapes.values()))) > 1:
+    of_other_axes = {}
+    for name, shape in shapes.items():
+        if len(shape) != 2:
+            of_other_axes[name] = list(shape)
+    if of_other_axes:
+        raise BundleError(f"{who} takes {of_other_axes}; inputs of two axes are expected: texts and tokens")
+
+    fixed_sizes = {(fixed_size(shape, 0), fixed_size(shape, 1)) for shape in shapes.values()}
+    if len(fixed_sizes) > 1:
         raise BundleError(f"{who} has inputs of unlike fixed sizes: {shapes}")
+    # Tokens that only fill up a text are told from the others by the mask.
     if bundle.fixed_length is not None and "attention_mask" not in shapes:
         raise BundleError(
             f"{who} takes exactly {bundle.fixed_length} tokens and no attention_mask, so that shorter texts cannot be "
             f"filled up. Export it with axes that vary: {EXPORT}"
         )
-
-
-def _fixed_sizes(shape: tuple[int | str, ...]) -> tuple[int, ...]:
-    return tuple(size for size in shape if isinstance(size, int))
 
 
 def check_tokenizer(bundle: Bundle) -> None:
@@ -75,13 +79,17 @@ def check_tokenizer(bundle: Bundle) -> None:
     if rows is None:
         return
     # An id beyond the table ends the run of its whole batch, in the middle of a job.
+    beyond = {}
     with interpreting(bundle.tokenizer_path):
-        beyond = {token: index for token, index in _token_ids(content).items() if index >= rows}
+        for token, index in _token_ids(content).items():
+            if index >= rows:
+                beyond[token] = index
         special = _special_tokens(content)
-    ordinary = [index for token, index in beyond.items() if token not in special]
+    ordinary = beyond.keys() - special
     if ordinary:
+        largest = max(map(beyond.__getitem__, ordinary))
         raise BundleError(
-            f"{bundle.tokenizer_path} makes token ids up to {max(ordinary)}, but the embedding in {bundle.model} "
+            f"{bundle.tokenizer_path} makes token ids up to {largest}, but the embedding in {bundle.model} "
             f"has {rows} rows: they do not belong together. Take both files from one model"
         )
     if beyond:
@@ -104,7 +112,7 @@ def vocabulary_ids(content: Mapping[str, Any]) -> dict[str, int]:
     vocabulary = section(content, "model").get("vocab") or {}
     if isinstance(vocabulary, Mapping):
         return {str(token): int(index) for token, index in vocabulary.items()}
-    # Unigram: pieces with their scores, in the order of their ids
+    # Unigram has pieces with their scores, in the order of their ids.
     return {str(piece[0]): index for index, piece in enumerate(vocabulary)}
 
 
@@ -118,13 +126,17 @@ def _token_ids(content: Mapping[str, Any]) -> dict[str, int]:
 
 def _special_tokens(content: Mapping[str, Any]) -> set[str]:
     """Return the added tokens of a tokenizer.json that are marked as special."""
-    return {str(token["content"]) for token in content.get("added_tokens") or () if token.get("special")}
+    special = set()
+    for token in content.get("added_tokens") or ():
+        if token.get("special"):
+            special.add(str(token["content"]))
+    return special
 
 
 def check_logits(bundle: Bundle, *axes: str) -> None:
     """Raise `BundleError` where a graph computes no logits of these axes, or not one column for each label."""
     who = f"{bundle.folder}: {bundle.model} computes"
-    port, width = bundle.logits, bundle.logits_width
+    port = bundle.logits
     expected = f"({', '.join(axes)})"
     role = _OTHER_ROLES.get(port.name.partition(".")[0])
     if role is not None:
@@ -135,8 +147,8 @@ def check_logits(bundle: Bundle, *axes: str) -> None:
             f"{who} {port.name} of shape {list(port.shape)}, but {expected} is wanted. "
             "Was it exported for another task?"
         )
-    if width is not None:
-        _check_width(bundle, width)
+    if bundle.logits_width is not None:
+        _check_width(bundle, bundle.logits_width)
     _ = bundle.labels  # raises where id2label does not number them
 
 

@@ -60,7 +60,7 @@ class Folder:
     @cached_property
     def size(self) -> int:
         """Bytes of all `files`."""
-        return sum((self.folder / name).stat().st_size for name in self.files)
+        return sum(path.stat().st_size for path in map(self.folder.joinpath, self.files))
 
     def sealed(self) -> Self:
         """Compute the hash now, while the files are those that were looked at."""
@@ -106,7 +106,11 @@ class Folder:
 
     def _counted(self) -> list[str]:
         """Return the files that tell one folder from another."""
-        return [name for name in self.files if name not in CARD]
+        counted = []
+        for name in self.files:
+            if name not in CARD:
+                counted.append(name)
+        return counted
 
 
 def open_folder(source: str | Path, files: Iterable[str] | None = None) -> Folder:
@@ -123,6 +127,7 @@ def open_folder(source: str | Path, files: Iterable[str] | None = None) -> Folde
         raise BundleError(f"{source} is neither a folder nor a file")
     folder = path.resolve()
     names = visible_files(folder) if files is None else sorted(set(files))
+    # A hash of nothing would be that of every empty folder.
     if not names:
         raise BundleError(f"{folder} has no files in it")
     for name in names:
@@ -135,6 +140,7 @@ def visible_files(folder: Path) -> list[str]:
     names = []
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
+        # A file in a hidden folder is hidden, too.
         is_hidden = "/." in f"/{name.as_posix()}"
         if path.is_file() and not is_hidden:
             names.append(str(name))

@@ -49,7 +49,9 @@ def fixed_size(shape: Sequence[int | str], axis: int) -> int | None:
     if len(shape) <= axis:
         return None
     size = shape[axis]
-    return size if isinstance(size, int) else None
+    if isinstance(size, str):
+        return None
+    return size
 
 
 class BlockProduct(NamedTuple):
@@ -90,11 +92,18 @@ class Graph:
 
     def input(self, name: str) -> Port | None:
         """Return an input by its name; None where there is none."""
-        return next((port for port in self.inputs if port.name == name), None)
+        return _port_named(name, self.inputs)
 
     def output(self, name: str) -> Port | None:
         """Return an output by its name; None where there is none."""
-        return next((port for port in self.outputs if port.name == name), None)
+        return _port_named(name, self.outputs)
+
+
+def _port_named(name: str, ports: Sequence[Port]) -> Port | None:
+    for port in ports:
+        if port.name == name:
+            return port
+    return None
 
 
 def read_graph(path: Path) -> Graph:
@@ -115,16 +124,24 @@ def read_graph(path: Path) -> Graph:
 def _read(model: Message, graph: Message) -> Graph:
     tensors = {tensor.first_text(8): tensor for tensor in graph.messages(5)}
     nodes = list(map(_node, graph.messages(1)))
-    ports = map(_port, graph.messages(11))
     contents = _Contents()
     contents.add_graph(graph, nodes)
+
+    # A model may come with operators of its own, written as functions: what they consist of is what must be known.
     own_functions = set()
     for function in model.messages(25):
-        contents.add_nodes(list(map(_node, function.messages(7))))
-        own_functions.add(_qualified(function.first_text(10), function.first_text(1)))
-    return Graph(
+        function_nodes = list(map(_node, function.messages(7)))
+        contents.add_nodes(function_nodes)
+        name, domain = function.first_text(1), function.first_text(10)
+        own_functions.add(_qualified(domain, name))
+
+    inputs = []
+    for port in map(_port, graph.messages(11)):
         # Old files list their weights among the inputs, too.
-        inputs=tuple(port for port in ports if port.name not in tensors),
+        if port.name not in tensors:
+            inputs.append(port)
+    return Graph(
+        inputs=tuple(inputs),
         outputs=tuple(map(_port, graph.messages(12))),
         opset=_opset(model),
         external_files=tuple(sorted(contents.files)),
@@ -178,12 +195,13 @@ class _Node(NamedTuple):
 
 
 def _node(message: Message) -> _Node:
+    # Files have many thousands of nodes: one pass reads the four fields together.
     texts: dict[int, list[str]] = {1: [], 2: [], 4: [], 7: []}
     for number, value in message:
         if number in texts and isinstance(value, Message):
             texts[number].append(value.text())
-    domain = texts[7][0] if texts[7] else ""
-    return _Node(texts[1], texts[2], texts[4][0], domain, message)
+    inputs, outputs, kinds, domains = texts.values()
+    return _Node(inputs, outputs, kinds[0], "".join(domains[:1]), message)
 
 
 class _Contents:
@@ -221,7 +239,8 @@ class _Contents:
         for tensor in (*attribute.messages(5), *attribute.messages(10)):
             self._add_tensor(tensor)
         for graph in (*attribute.messages(6), *attribute.messages(11)):
-            self.add_graph(graph, list(map(_node, graph.messages(1))), depth + 1)
+            nodes = list(map(_node, graph.messages(1)))
+            self.add_graph(graph, nodes, depth + 1)
         for tensor in (*attribute.messages(22), *attribute.messages(23)):
             self._add_sparse_tensor(tensor)
 
@@ -244,6 +263,7 @@ def block_product(node: Message) -> BlockProduct:
 
 
 def _qualified(domain: str, name: str) -> str:
+    """Return the name of an operator, with its domain where it is not one of ONNX's own."""
     return name if _is_own(domain) else f"{domain}.{name}"
 
 
@@ -253,12 +273,17 @@ def _is_own(domain: str) -> bool:
 
 
 def _embedding_rows(nodes: list[_Node], tensors: dict[str, Message]) -> int | None:
-    """Find the table that ``input_ids`` picks rows of; None where the graph hides it behind other nodes."""
+    """Return the rows of the table that ``input_ids`` picks rows of; None where the graph hides it behind other
+    nodes."""
     # Exporters put casts and reshapes between the ids and the lookup.
     ids = {"input_ids"}
     for node in nodes:
         if node.kind in _SAME_VALUES and node.inputs[0] in ids:
             ids.update(node.outputs)
-        elif node.kind in _PICKS_ROWS and node.inputs[1] in ids and node.inputs[0] in tensors:
-            return next(iter(tensors[node.inputs[0]].ints(1)), None)
+        if node.kind in _PICKS_ROWS and node.inputs[1] in ids:
+            table = tensors.get(node.inputs[0])
+            # A graph may pick rows of something that it computes first.
+            if table is not None:
+                dimensions = table.ints(1)
+                return next(iter(dimensions), None)
     return None

@@ -36,19 +36,26 @@ def is_whole(entry: Path, thoroughly: bool = False) -> bool:
     """Tell whether an entry's files are those of its list, by names, sizes and change times; ``thoroughly`` reads
     them."""
     files = _read_manifest(entry)
-    try:
-        if not files or _file_names(entry) != sorted(files):
-            return False
-        for name, (size, changed, sha256) in files.items():
-            path = entry / CONTENT / name
-            if _state(path) != [size, changed]:
-                return False
-            # A change may leave size and time as they were.
-            if thoroughly and read_hash(path) != sha256:
-                return False
-    except (OSError, ValueError):  # a file that goes meanwhile, a list of another form
+    # An entry without files is one whose list is missing.
+    if not files:
         return False
-    return True
+    try:
+        if _file_names(entry) != sorted(files):
+            return False
+        return all(_is_unchanged(entry / CONTENT / name, listed, thoroughly) for name, listed in files.items())
+    except (OSError, ValueError):
+        # A file went meanwhile, or the list has another form.
+        return False
+
+
+def _is_unchanged(path: Path, listed: list[Any], thoroughly: bool) -> bool:
+    """Tell whether a file is as the list has it."""
+    size, changed, sha256 = listed
+    if _state(path) != [size, changed]:
+        return False
+    # A change may leave size and time as they were.
+    current = read_hash(path) if thoroughly else sha256
+    return bool(current == sha256)
 
 
 def listed_bytes(entry: Path) -> int:
@@ -75,8 +82,12 @@ def sync(path: Path) -> None:
 
 def _file_names(entry: Path) -> list[str]:
     content = entry / CONTENT
-    paths = [path for path in content.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return sorted(str(path.relative_to(content)) for path in paths)
+    names = []
+    for path in content.rglob("*"):
+        # A link to a folder is no folder: nobody put one there.
+        if path.is_symlink() or not path.is_dir():
+            names.append(str(path.relative_to(content)))
+    return sorted(names)
 
 
 def _state(path: Path) -> list[int] | None:
@@ -91,6 +102,8 @@ def _read_manifest(entry: Path) -> dict[str, list[Any]]:
     """Return the list of an entry's files; an empty one where it is missing, damaged or of another version."""
     try:
         content = json.loads((entry / MANIFEST).read_text(encoding="utf-8"))
-        return dict(content["files"]) if content["format"] == _FORMAT else {}
+        if content["format"] != _FORMAT:
+            return {}
+        return dict(content["files"])
     except (OSError, ValueError, KeyError):
         return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,13 @@ _OTHER_WEIGHTS = re.compile(
 )
 
 # Those that `sparktasks optimize` makes, by an option of the same name.
-_MADE = ("int8", "int8w", "int4")
+_OPTIMIZED = ("int8", "int8w", "int4")
+
+# The small files that a model needs, and where else their content may stand: slow tokenizers have files of their own.
+_NEEDED_FILES = {
+    "config.json": ("config.json", "onnx/config.json"),
+    "tokenizer.json": ("**/tokenizer*.json", "**/*.model", "**/vocab.*"),
+}
 
 # What transformers' own exporter calls its list of graphs.
 _MANIFEST = "export.json"
@@ -82,13 +88,16 @@ def _find_main(folder: Path, precision: Precision) -> str:
     manifest = read_json(folder / genai.FILE)
     if precision == AUTO and manifest is not None:
         return genai.decoder_file(folder, manifest)
-    for names, _ in graph_files(precision):
-        for name, place in product(names, MODEL_FOLDERS):
-            if (folder / place / name).is_file():
-                return str(Path(place, name))
+
+    main_names = [main_files for main_files, _ in graph_files(precision)]
+    for name, place in product(chain.from_iterable(main_names), MODEL_FOLDERS):
+        if (folder / place / name).is_file():
+            return str(Path(place, name))
+
+    # The precision that is asked for may name other graphs only, and leave the main one open.
     mains = [main for main, _ in layouts_for(precision)]
-    asked = {precision_of(precision, main) for main in mains}
-    if asked == {AUTO}:
+    main_precisions = {precision_of(precision, main) for main in mains}
+    if main_precisions == {AUTO}:
         return _only_variant(folder, mains)
     raise _lacks_precision(folder, precision)
 
@@ -97,7 +106,7 @@ def _lacks_precision(folder: Path, precision: Precision) -> BundleError:
     """Say that a folder has no main graph in a precision, and what makes one."""
     asked = precision if isinstance(precision, str) else dict(precision)
     message = f"{folder} has no ONNX file in {asked}. ONNX files there: {listed(onnx_files(folder))}"
-    if asked in _MADE:
+    if asked in _OPTIMIZED:
         message += f". Make one with: sparktasks optimize {folder} --{asked}"
     return BundleError(message)
 
@@ -106,15 +115,15 @@ def _only_variant(folder: Path, mains: Sequence[str]) -> str:
     """Return the file of the first main graph that has any, where it has only one."""
     # A folder with the one file that `sparktasks optimize` made, or that somebody fetched, needs no further words.
     files = onnx_files(folder)
-    for main in mains:
-        variants = _variants(files, main)
-        if len(variants) == 1:
-            return variants[0]
-        if variants:
-            break
+    variants_of_mains = [_variants(files, main) for main in mains]
+    variants: list[str] = next(filter(None, variants_of_mains), [])
+    if len(variants) == 1:
+        return variants[0]
     if not files:
         raise _lacks_model(folder)
-    components = _transformers_components(folder)
+
+    manifest = read_json(folder / _MANIFEST) or {}
+    components = list(manifest.get("components") or ())
     if components:
         raise BundleError(
             f"{folder} holds the graphs {listed(components)}, as transformers' own exporter writes models that "
@@ -127,13 +136,12 @@ def _only_variant(folder: Path, mains: Sequence[str]) -> str:
 
 
 def _variants(files: Sequence[str], graph: str) -> list[str]:
-    return [name for name in files if Path(name).stem.startswith(f"{graph}_")]
-
-
-def _transformers_components(folder: Path) -> list[str]:
-    """Return the graphs that transformers' own exporter made of a model; none where it did not make the folder."""
-    manifest = read_json(folder / _MANIFEST) or {}
-    return list(manifest.get("components") or ())
+    """Return the files of a graph whose names have a suffix, known or not."""
+    variants = []
+    for name in files:
+        if Path(name).stem.startswith(f"{graph}_"):
+            variants.append(name)
+    return variants
 
 
 def _lacks_model(folder: Path) -> BundleError:
@@ -143,43 +151,44 @@ def _lacks_model(folder: Path) -> BundleError:
     if others:
         who = f"{folder} holds a GGUF model ({others[0].name}), which llama.cpp runs. It"
     missing = []
-    if not _has_any(folder, "config.json", "onnx/config.json"):
-        missing.append("config.json")
-    if not _has_any(folder, "**/tokenizer*.json", "**/*.model", "**/vocab.*"):
-        missing.append("tokenizer.json")
+    for name, patterns in _NEEDED_FILES.items():
+        if not any(chain.from_iterable(map(folder.glob, patterns))):
+            missing.append(name)
+    missing.append("model.onnx")
     return BundleError(
-        f"{who} has no {', no '.join([*missing, 'model.onnx'])}, at its root or in onnx/, nor another ONNX file. "
+        f"{who} has no {', no '.join(missing)}, at its root or in onnx/, nor another ONNX file. "
         f"Export the original model with: {EXPORT}"
     )
 
 
-def _has_any(folder: Path, *patterns: str) -> bool:
-    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
-
-
 def _find_companions(folder: Path, main: str, precision: Precision, roles: Collection[str]) -> Iterator[str]:
     """Yield the files of the graphs that run beside a main one."""
-    stem, place = Path(main).stem, Path(main).parent
-    layout = next((graph for graph in LAYOUTS if stem.startswith(graph)), None)
+    stem = Path(main).stem
+    layout = next(filter(stem.startswith, LAYOUTS), None)
     if layout is None:
         return
-    ending = stem.removeprefix(layout)
+    main_suffix = stem.removeprefix(layout)
     for role, graph in LAYOUTS[layout].items():
-        if role in roles or is_named(precision, graph):
-            name = _companion(folder, place, graph, precision, ending)
-            if name is not None:
-                yield name
+        if role not in roles and not is_named(precision, graph):
+            continue
+        name = _companion(folder, Path(main).parent, graph, precision, main_suffix)
+        if name is not None:
+            yield name
 
 
-def _companion(folder: Path, place: Path, graph: str, precision: Precision, ending: str) -> str | None:
+def _companion(folder: Path, place: Path, graph: str, precision: Precision, main_suffix: str) -> str | None:
     """Return the file of a graph: in the precision that is asked for it, else in that of the main graph, else the plain
     one, else the only variant there is; None where there is no file of it."""
-    for suffix in companion_suffixes(precision, graph, (ending,)):
+    for suffix in companion_suffixes(precision, graph, (main_suffix,)):
         name = str(place / f"{graph}{suffix}.onnx")
         if (folder / name).is_file():
             return name
+
     # The graphs of one model lie in one place: onnx/ may hold other exports than the root.
-    beside = [name for name in onnx_files(folder) if Path(name).parent == place]
+    beside = []
+    for name in onnx_files(folder):
+        if Path(name).parent == place:
+            beside.append(name)
     if is_named(precision, graph):
         asked = precision_of(precision, graph)
         raise BundleError(f"{folder} has no {graph} in {asked}. ONNX files there: {listed(beside)}")
@@ -194,17 +203,20 @@ def _companion(folder: Path, place: Path, graph: str, precision: Precision, endi
 
 def outside_data(model: str, graph: Graph) -> list[str]:
     """Return the files of a graph's outside data, relative to the folder."""
-    return [str(Path(model).parent / name) for name in graph.external_files]
+    place = Path(model).parent
+    return [str(place / name) for name in graph.external_files]
 
 
 def bundle_files(folder: Path, graphs: Mapping[str, Graph]) -> tuple[str, ...]:
     """Return the files that make a bundle: the graphs, their outside data, every small file."""
+    visible = set(visible_files(folder))
     chosen = set(graphs)
     for model, graph in graphs.items():
         chosen.update(outside_data(model, graph))
-    module_weights = _module_weights(folder, next(iter(graphs)))
-    for name in visible_files(folder):
-        if name in module_weights or not _OTHER_WEIGHTS.search(name):
+    main = next(iter(graphs))
+    chosen.update(_module_weights(folder, main) & visible)
+    for name in visible:
+        if not _OTHER_WEIGHTS.search(name):
             chosen.add(name)
     return tuple(sorted(chosen))
 
@@ -214,11 +226,20 @@ def _module_weights(folder: Path, model: str) -> set[str]:
     modules = read_json(find_small(folder, model, "modules.json"))
     if not isinstance(modules, list):
         return set()
-    paths = [module.get("path") for module in modules if isinstance(module, dict)]
-    return {f"{path}/model.safetensors" for path in paths}
+    weights = set()
+    for module in modules:
+        # Whoever runs the modules says what is wrong with them; here they are only listed.
+        if isinstance(module, dict):
+            weights.add(f"{module.get('path')}/model.safetensors")
+    return weights
 
 
 def find_small(folder: Path, model: str, name: str) -> Path:
     """Return the path of a small file, which may be missing: at the folder's root, else beside the graph."""
+    at_root = folder / name
+    if at_root.is_file():
+        return at_root
     beside = (folder / model).parent / name
-    return beside if beside.is_file() and not (folder / name).is_file() else folder / name
+    if beside.is_file():
+        return beside
+    return at_root

@@ -58,6 +58,7 @@ class Message:
             else:
                 # Groups, the kinds 3 and 4, are older than ONNX: a KeyError here means that this is no such file.
                 at += _FIXED_SIZES[wire]
+            # A file that was cut short ends within a value.
             if at > self.end:
                 raise EOFError(f"byte {start} begins a field of {at - start} bytes, {self.end - start} are left")
             yield Field(number, value, start, at)
@@ -86,7 +87,11 @@ class Message:
 
     def messages(self, number: int) -> list[Message]:
         """Return the values of a field that are not numbers."""
-        return [value for field, value in self if field == number and isinstance(value, Message)]
+        messages = []
+        for field, value in self:
+            if field == number and isinstance(value, Message):
+                messages.append(value)
+        return messages
 
     def within(self, number: int) -> Message:
         """Return the first message of a field; an empty one where there is none."""
@@ -104,8 +109,12 @@ class Message:
         """Return the numbers of a field, those that are packed into one value too."""
         numbers: list[int] = []
         for field, value in self:
-            if field == number:
-                numbers.extend([value] if isinstance(value, int) else value._packed())
+            if field != number:
+                continue
+            if isinstance(value, int):
+                numbers.append(value)
+            else:
+                numbers.extend(value._packed())
         return numbers
 
     def first_int(self, number: int, default: int = 0) -> int:

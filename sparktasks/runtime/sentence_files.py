@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sparktasks.errors import BundleError, listed
-from sparktasks.ops.pooling import ACTIVATIONS, POOLINGS, layer_norm, unit
+from sparktasks.ops.pooling import ACTIVATIONS, POOLINGS
 from sparktasks.runtime.bundle import Bundle
-from sparktasks.runtime.cache import ProcessCache
 from sparktasks.runtime.folder_files import TRANSFORMERS, section
 
 POOLED = "sentence_embedding"
@@ -75,17 +71,21 @@ class SentenceFiles:
     @property
     def normalizes(self) -> bool:
         """Tell whether vectors are scaled to length one."""
-        return any(layer.kind == NORMALIZE for layer in self.layers)
+        return Layer(NORMALIZE) in self.layers
 
 
 def read_sentence_files(bundle: Bundle) -> SentenceFiles:
-    """Read the files of a folder; `BundleError` names what they want and nobody here does."""
+    """Read the files of a folder; `BundleError` names what they require that is not done here."""
     modules = _modules(bundle)
     settings = bundle.read_object(_SETTINGS)
-    prompts = {str(name): str(text or "") for name, text in section(settings, "prompts").items()}
+    prompts = {}
+    for name, text in section(settings, "prompts").items():
+        # A prompt that is null stands for no prompt.
+        prompts[str(name)] = str(text or "")
     pools_itself = bundle.graph.output(POOLED) is not None
     transformer = _transformer(bundle, modules)
-    pooling = bundle.read_object(f"{_path(modules, 'Pooling', '1_Pooling')}/config.json")
+    pooling_folder = _path(modules, "Pooling", "1_Pooling")
+    pooling = bundle.read_object(f"{pooling_folder}/config.json")
     return SentenceFiles(
         pooling=_modes(bundle, pooling),
         pools_prompt=bool(pooling.get("include_prompt", True)),
@@ -118,7 +118,8 @@ def _modules(bundle: Bundle) -> list[Mapping[str, Any]]:
     """Return the modules in their order: type, path and name of each."""
     modules = bundle.read_json("modules.json") or []
     for module in modules:
-        if not isinstance(module, dict) or not isinstance(module.get("type"), str):
+        kind = module.get("type") if isinstance(module, dict) else None
+        if not isinstance(kind, str):
             raise BundleError(f"{bundle.folder}/modules.json is not a list of modules, each with a type and a path")
     return list(modules)
 
@@ -131,6 +132,7 @@ def _path(modules: Sequence[Mapping[str, Any]], kind: str, usual: str) -> str:
     """Return the folder of the first module of a kind."""
     for module in modules:
         if _kind(module) == kind:
+            # An empty path is the folder itself.
             return str(module.get("path", usual) or ".")
     return usual
 
@@ -139,11 +141,11 @@ def _path(modules: Sequence[Mapping[str, Any]], kind: str, usual: str) -> str:
 
 
 def _transformer(bundle: Bundle, modules: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Read the settings of the transformer module; `BundleError` where they want what is not done here."""
+    """Read the settings of the transformer module; `BundleError` where they require what is not done here."""
     path = _path(modules, "Transformer", ".")
-    settings: dict[str, Any] = {}
-    for name in _TRANSFORMER_FILES:
-        settings = settings or bundle.read_object(f"{path}/{name}")
+    # The class that wrote the folder left one of them: none is read behind it.
+    candidates = (bundle.read_object(f"{path}/{name}") for name in _TRANSFORMER_FILES)
+    settings: dict[str, Any] = next(filter(None, candidates), {})
     who = f"{bundle.folder}: its sentence-transformers files"
     task = settings.get("transformer_task", "feature-extraction")
     if task != "feature-extraction":
@@ -163,9 +165,10 @@ def _max_length(bundle: Bundle, transformer: Mapping[str, Any]) -> int | None:
     asked = text.get("max_length", transformer.get("max_seq_length"))
     if asked is None:
         return None
-    if asked and bundle.positions is not None:
-        return min(int(asked), bundle.positions)
-    return int(asked)
+    limits = [int(asked)]
+    if bundle.positions is not None:
+        limits.append(bundle.positions)
+    return min(limits)
 
 
 # -- the pooling
@@ -174,16 +177,16 @@ def _max_length(bundle: Bundle, transformer: Mapping[str, Any]) -> int | None:
 def _modes(bundle: Bundle, config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the pooling modes by our names; of files that name none, what sentence-transformers takes then."""
     modes = [_MODES.get(mode, mode) for mode in _named_modes(config)]
-    unknown = set(modes).difference(POOLINGS)
+    unknown = sorted(set(modes).difference(POOLINGS))
     if unknown:
-        raise BundleError(
-            f"{bundle.folder}: the pooling {listed(sorted(unknown))} is not known. Known are: {listed(POOLINGS)}"
-        )
+        raise BundleError(f"{bundle.folder}: the pooling {listed(unknown)} is not known. Known are: {listed(POOLINGS)}")
     if modes:
         return tuple(modes)
     # Vectors of decoders are made by embedding models that say nothing of a pooling: their last token has read all.
     is_causal = any(name.endswith("ForCausalLM") for name in bundle.architectures)
-    return ("last",) if is_causal and not config else ("mean",)
+    if is_causal and not config:
+        return ("last",)
+    return ("mean",)
 
 
 def _named_modes(config: Mapping[str, Any]) -> list[str]:
@@ -193,9 +196,17 @@ def _named_modes(config: Mapping[str, Any]) -> list[str]:
         return [named]
     if named is not None:
         return list(named)
-    switched_on = [key for key, value in config.items() if value and key.startswith(_FLAG)]
-    known = [mode for key, mode in _FLAGS.items() if key in switched_on]
-    return [key for key in switched_on if key not in _FLAGS] + known
+
+    # Files of before version 5.4 have a flag for each mode.
+    unknown = []
+    for key, value in config.items():
+        if value and key.startswith(_FLAG) and key not in _FLAGS:
+            unknown.append(key)
+    known = []
+    for key, mode in _FLAGS.items():
+        if config.get(key):
+            known.append(mode)
+    return unknown + known
 
 
 # -- what follows the pooling
@@ -210,7 +221,11 @@ def _layers(bundle: Bundle, modules: Sequence[Mapping[str, Any]], pools_itself: 
             f"are: {listed(_KNOWN)}"
         )
     kinds = (NORMALIZE,) if pools_itself else _LAYERS
-    return tuple(_layer(bundle, module) for module in modules if _kind(module) in kinds)
+    layers = []
+    for module in modules:
+        if _kind(module) in kinds:
+            layers.append(_layer(bundle, module))
+    return tuple(layers)
 
 
 def _layer(bundle: Bundle, module: Mapping[str, Any]) -> Layer:
@@ -247,48 +262,3 @@ def _activation(bundle: Bundle, path: str, config: Mapping[str, Any]) -> str:
             f"{bundle.folder}: {path} wants the activation {named!r}. Known are: {listed(ACTIVATIONS)} of torch.nn"
         )
     return activation
-
-
-# -- running it
-
-
-class Head:
-    """The modules behind the pooling, with their weights."""
-
-    def __init__(self, folder: Path, layers: Sequence[Layer]) -> None:
-        self._layers = [(layer, _weights(folder, layer)) for layer in layers]
-
-    def __call__(self, vector: np.ndarray) -> np.ndarray:
-        """Map a pooled vector ``(width,)`` to the vector of a text, float32."""
-        mapped = vector.astype(np.float32)
-        for layer, weights in self._layers:
-            if layer.kind == DENSE:
-                mapped = weights["linear.weight"] @ mapped + weights.get("linear.bias", np.float32(0))
-                mapped = ACTIVATIONS[layer.activation](mapped)
-            elif layer.kind == LAYER_NORM:
-                mapped = layer_norm(mapped, weights["norm.weight"], weights["norm.bias"])
-            else:
-                mapped = unit(mapped)
-        return mapped
-
-
-def _weights(folder: Path, layer: Layer) -> dict[str, np.ndarray]:
-    """Read the weights of a module, as float32; none where it has no folder."""
-    if not layer.path:
-        return {}
-    from safetensors.numpy import load_file
-
-    path = folder / layer.path / "model.safetensors"
-    try:
-        weights = load_file(path)
-    except Exception as error:  # the library raises a family of its own
-        raise BundleError(f"{path} cannot be read: {error}") from error
-    return {name: array.astype(np.float32) for name, array in weights.items()}
-
-
-_heads: ProcessCache[Head] = ProcessCache(limit=32)
-
-
-def open_head(bundle: Bundle, layers: tuple[Layer, ...]) -> Head:
-    """Return this process's modules behind the pooling of a bundle, loaded at first use."""
-    return _heads.get((bundle.hash, layers), lambda: Head(bundle.folder, layers))

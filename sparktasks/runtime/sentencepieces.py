@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sparktasks.errors import BundleError, MissingDependency
@@ -58,8 +59,10 @@ class SentencePieceTokenizer:
         self.pad_id = self._id_of_role(files, "pad_token")
         self._unk = self._id_of_role(files, "unk_token")
         self._end = self._id_of_role(files, "eos_token")
-        marks = set(files.special_texts).union(_DEFAULTS[role] for role in _DEFAULTS if role not in files.special)
-        self.special_ids = {self.vocabulary[mark] for mark in marks if mark in self.vocabulary}
+        defaults = _DEFAULTS.keys() - files.special.keys()
+        marks = {*files.special_texts, *map(_DEFAULTS.__getitem__, defaults)}
+        # A mark that the vocabulary lacks is found in texts, and unknown.
+        self.special_ids = set(map(self.vocabulary.__getitem__, marks & self.vocabulary.keys()))
         # Of two tokens that begin alike, the longer one is the one that stands in the text.
         self._marks = re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))))
 
@@ -72,10 +75,12 @@ class SentencePieceTokenizer:
         in."""
         for index, token in files.added.items():
             self.vocabulary.setdefault(str(token), index)
-        languages = [text for text in map(str, files.additional) if FRAMED_LANGUAGE.fullmatch(text)]
-        first = len(self.vocabulary)
-        for place, language in enumerate(languages or language_tokens(files.config)):
-            self.vocabulary.setdefault(language, first + place)
+        languages = list(filter(FRAMED_LANGUAGE.fullmatch, map(str, files.additional)))
+        if not languages:
+            languages = language_tokens(files.config)
+        # A language that the vocabulary has already takes up a place nevertheless.
+        for index, language in enumerate(languages, start=len(self.vocabulary)):
+            self.vocabulary.setdefault(language, index)
         for token, index in self.vocabulary.items():
             self._target.setdefault(index, token)
 
@@ -110,9 +115,11 @@ class SentencePieceTokenizer:
         if self.max_length is None:
             return Pieces(ids + end)
         room = self.max_length - len(end)
-        kept = ids[-room:] if self._cuts_left and room else ids[:room]
-        overflowing = [Pieces(ids[room:])] if len(ids) > room else []
-        return Pieces(kept + end, overflowing)
+        if len(ids) <= room:
+            return Pieces(ids + end)
+        first = len(ids) - room if self._cuts_left else 0
+        kept = ids[first : first + room]
+        return Pieces(kept + end, overflowing=[Pieces(ids[room:])])
 
     def _pieces(self, text: str) -> list[str]:
         """Split a text; special tokens in it, and a Marian model's ``>>xx<<`` before it, stay whole."""
@@ -128,9 +135,10 @@ class SentencePieceTokenizer:
     def _split(self, part: str) -> list[str]:
         """Split what stands between two special tokens."""
         prefix = _PREFIX.match(part) if self._has_prefix else None
-        if prefix:
-            return [prefix[1], *self._source.encode(prefix[2], out_type=str)]
-        return list(self._source.encode(part, out_type=str))
+        if prefix is None:
+            return list(self._source.encode(part, out_type=str))
+        language, text = prefix.groups()
+        return [language, *self._source.encode(text, out_type=str)]
 
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
         """Join tokens to a text; special ones are left out unless ``special``."""
@@ -151,10 +159,13 @@ def language_tokens(config: Any) -> list[str]:
     their ids."""
     if not str(config.get("tokenizer_class", "")).startswith("M2M100"):
         return []
-    return [f"__{code}__" for code in _M2M100[config.get("language_codes") or "m2m100"].split()]
+    kind = config.get("language_codes") or "m2m100"
+    codes = _M2M100[kind].split()
+    return [f"__{code}__" for code in codes]
 
 
 def _vocabulary(bundle: Bundle) -> dict[str, int]:
+    """Read the ids of pieces; `BundleError` where no file gives any."""
     vocabulary = bundle.read_json("vocab.json")
     if not isinstance(vocabulary, dict):
         raise BundleError(f"{bundle.folder} has SentencePiece files, but no vocab.json that gives their pieces ids")
@@ -168,10 +179,11 @@ def _model(bundle: Bundle, names: Sequence[str]) -> Any:
     except ImportError as error:
         purpose = f"{bundle.folder} (it has no tokenizer.json)"
         raise MissingDependency("sentencepiece", purpose, "sentencepiece") from error
-    paths = [bundle.folder / name for name in names if (bundle.folder / name).is_file()]
-    if not paths:
+    paths = map(bundle.folder.joinpath, names)
+    path = next(filter(Path.is_file, paths), None)
+    if path is None:
         raise BundleError(f"{bundle.folder} has none of {', '.join(names)}")
     try:
-        return SentencePieceProcessor(model_file=str(paths[0]))
+        return SentencePieceProcessor(model_file=str(path))
     except Exception as error:  # RuntimeError or OSError, by the kind of damage
-        raise BundleError(f"{paths[0]} is not a SentencePiece model: {error}") from error
+        raise BundleError(f"{path} is not a SentencePiece model: {error}") from error

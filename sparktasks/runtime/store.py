@@ -48,10 +48,12 @@ def cache_root() -> Path:
     """Return the folder for what is kept on this machine: ``SPARKTASKS_CACHE``, else ``~/.cache/sparktasks``."""
     if asked := os.environ.get(ROOT_VARIABLE):
         return Path(asked).expanduser().absolute()
-    home = os.path.expanduser("~")  # stays as it is where the user has no home
+    # It stays as it is where the user has no home.
+    home = os.path.expanduser("~")
     if home != "~" and os.access(home, os.W_OK):
         return Path(home) / ".cache" / "sparktasks"
-    return Path(tempfile.gettempdir()) / f"sparktasks-{_user()}"  # executors often run without a home
+    # Executors often run without a home.
+    return Path(tempfile.gettempdir()) / f"sparktasks-{_user()}"
 
 
 def bytes_of(variable: str, default: int) -> int:
@@ -65,6 +67,7 @@ def bytes_of(variable: str, default: int) -> int:
 
 
 def _user() -> str:
+    # Windows has no user ids.
     return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
 
 
@@ -113,7 +116,11 @@ class Store:
 
     def damaged(self) -> list[Path]:
         """Read every entry whole and return the folders of those that do not hold what was put there."""
-        return [folder for folder in self.folders() if not is_whole(folder, thoroughly=True)]
+        damaged = []
+        for folder in self.folders():
+            if not is_whole(folder, thoroughly=True):
+                damaged.append(folder)
+        return damaged
 
     def remove(self, folder: Path) -> bool:
         """Take an entry away unless it is in use."""
@@ -137,16 +144,18 @@ class Store:
     def _sweep(self) -> None:
         """Take away what killed processes left half made: nobody holds the locks of those."""
         for left in (self.root / "scratch").glob("*.*"):
-            with Lock(self.root / "locks" / f"{left.name.rpartition('.')[0]}.make") as lock:
+            # A scratch folder is called by the entry, and a suffix that makes its name unique.
+            entry_name = left.name.rpartition(".")[0]
+            with Lock(self.root / "locks" / f"{entry_name}.make") as lock:
                 if lock.try_take():
                     shutil.rmtree(left, ignore_errors=True)
 
     def folders(self) -> list[Path]:
         """Return the folder of every entry."""
-        kinds = [path for path in self.root.glob("*") if path.is_dir() and path.name not in _OWN_FOLDERS]
         folders: list[Path] = []
-        for kind in kinds:
-            folders += kind.glob("*")
+        for kind in self.root.glob("*"):
+            if kind.is_dir() and kind.name not in _OWN_FOLDERS:
+                folders.extend(kind.glob("*"))
         return sorted(folders)
 
     def size(self, folder: Path) -> int:
@@ -162,8 +171,11 @@ class Store:
         self.root.mkdir(mode=0o700, exist_ok=True)
         for name in _OWN_FOLDERS:
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
+
+        # Whoever can write there could put a model in another one's place.
         state = os.stat(self.root)
-        if state.st_uid != os.getuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        others_may_write = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if others_may_write or state.st_uid != os.getuid():
             raise PermissionError(errno.EPERM, f"others than user {os.getuid()} may write there")
 
     def _lock(self, kind: str, key: str, purpose: str) -> Lock:

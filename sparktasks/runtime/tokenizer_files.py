@@ -22,6 +22,7 @@ Token: TypeAlias = "str | AddedToken"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _ADDITIONAL = "additional_special_tokens"
 _ADDED = "added_tokens_decoder"
+_EXTRA = "extra_special_tokens"
 _SENTINEL = "<extra_id_"
 _TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -46,7 +47,9 @@ class TokenizerFiles:
     def token(self, role: str) -> str | None:
         """Return the special token of a role, such as ``eos_token``; None where there is none."""
         token = self.special.get(role)
-        return None if token is None else str(token)
+        if token is None:
+            return None
+        return str(token)
 
     @property
     def special_texts(self) -> list[str]:
@@ -83,14 +86,17 @@ def read_tokenizer_files(bundle: Bundle) -> TokenizerFiles:
         family = _family(bundle, config)
         if _ADDED in config:
             named = config
-            added = {int(index): _added_token(token) for index, token in section(config, _ADDED).items()}
+            tokens_by_id = section(config, _ADDED)
+            added = {int(index): _added_token(token) for index, token in tokens_by_id.items()}
         else:
             # Folders of before 2023: special_tokens_map.json goes first, and added_tokens.json counts.
             named = _merged(config, bundle.read_object("special_tokens_map.json"))
             added = _legacy_added(bundle, named, content)
         padding = section(content, "padding")
+        # Null means what absence means, but for the role of a special token.
+        present = {key: value for key, value in config.items() if value is not None}
         return TokenizerFiles(
-            config={key: value for key, value in config.items() if value is not None},
+            config=present,
             family=family,
             special=_special_tokens(named, family, padding, added),
             additional=_additional_tokens(named, family),
@@ -106,30 +112,33 @@ def _family(bundle: Bundle, config: Mapping[str, Any]) -> Family:
     name = config.get("tokenizer_class") or bundle.config.get("tokenizer_class")
     if name is None:
         name = MODEL_FAMILIES.get(str(bundle.config.get("model_type")), "")
-    return FAMILIES.get(str(name).removesuffix("Fast").removesuffix("Tokenizer"), GENERIC)
+    family = str(name).removesuffix("Fast").removesuffix("Tokenizer")
+    return FAMILIES.get(family, GENERIC)
 
 
 def _merged(config: Mapping[str, Any], special_map: Mapping[str, Any]) -> dict[str, Any]:
     """Return tokenizer_config.json with what special_tokens_map.json says in its place."""
     named = dict(config)
     for role, token in special_map.items():
-        if role == _ADDITIONAL and isinstance(token, list):
-            # Lists are joined, where every other entry replaces the one of tokenizer_config.json.
-            known = named.get(role) or []
-            known_texts = set(map(token_text, known))
-            named[role] = [*known, *(new for new in token if token_text(new) not in known_texts)]
-        elif isinstance(token, dict):
-            named[role] = token | {"special": True}
-        else:
-            named[role] = token
+        named[role] = token | {"special": True} if isinstance(token, dict) else token
+
+    # Lists are joined, where every other entry replaces the one of tokenizer_config.json.
+    additional = special_map.get(_ADDITIONAL)
+    if isinstance(additional, list):
+        joined = list(config.get(_ADDITIONAL) or ())
+        known_texts = set(map(token_text, joined))
+        for token in additional:
+            if token_text(token) not in known_texts:
+                joined.append(token)
+        named[_ADDITIONAL] = joined
     return named
 
 
 def _legacy_added(bundle: Bundle, named: Mapping[str, Any], content: Mapping[str, Any]) -> dict[int, AddedToken]:
     """Return the tokens of added_tokens.json and of tokenizer.json, by id."""
-    special = [named[role] for role in ROLES if named.get(role) is not None]
-    special += named.get(_ADDITIONAL) or ()
-    special_texts = set(map(token_text, special))
+    roles = filter(None, map(named.get, ROLES))
+    additional = named.get(_ADDITIONAL) or ()
+    special_texts = set(map(token_text, (*roles, *additional)))
     added = {}
     with interpreting(bundle.find("added_tokens.json")):
         for text, index in bundle.read_object("added_tokens.json").items():
@@ -159,35 +168,31 @@ def _special_tokens(
         token = named.get(role, defaults.get(role))
         if token is not None:
             special[role] = by_text.get(token_text(token), _token(token))
-    extra = _extra(named)
+    # Tokens with roles of their own. transformers 5 lists tokens without a role there.
+    extra: Any = section(named, _EXTRA)
     if isinstance(extra, Mapping):
-        special.update({role: _token(token) for role, token in extra.items()})
+        for role, token in extra.items():
+            special[role] = _token(token)
     return special
 
 
 def _additional_tokens(named: Mapping[str, Any], family: Family) -> tuple[Token, ...]:
     """Return the special tokens without a role."""
-    additional: list[Token] = []
     listed = named.get(_ADDITIONAL)
-    if listed is not None:
-        additional.extend(map(_token, listed))
+    additional = [_token(token) for token in listed or ()]
     if listed is None or _lacks_sentinels(listed, family):
         additional.extend(family.additional)
-    extra = _extra(named)
-    if not isinstance(extra, Mapping):  # as transformers 5 writes it
+    extra: Any = section(named, _EXTRA)
+    if not isinstance(extra, Mapping):
         additional.extend(map(_token, extra))
     return tuple(additional)
 
 
-def _extra(named: Mapping[str, Any]) -> Any:
-    """Return the tokens with roles of their own, by role; transformers 5 lists tokens without a role there."""
-    return named.get("extra_special_tokens") or {}
-
-
 def _lacks_sentinels(listed: list[Any], family: Family) -> bool:
     """Tell whether T5's sentinels are to be added to other additional tokens; those of other classes give way."""
-    has_sentinels = _SENTINEL in "".join(family.additional)
-    return has_sentinels and not any(_SENTINEL in token_text(token) for token in listed)
+    if _SENTINEL not in "".join(family.additional):
+        return False
+    return _SENTINEL not in "".join(map(token_text, listed))
 
 
 def token_text(token: Any) -> str:
@@ -200,6 +205,13 @@ def _token(token: Any) -> Token:
 
 
 def _added_token(token: Mapping[str, Any]) -> AddedToken:
-    if not isinstance(token, Mapping) or not isinstance(token.get("content"), str):
+    """Return the token that an object of a JSON file describes; `ValueError` where it describes none."""
+    content = token.get("content") if isinstance(token, Mapping) else None
+    if not isinstance(content, str):
         raise ValueError(f"{token!r} is no token: a string is expected, or an object with a content")
-    return AddedToken(**{key: token[key] for key in _TOKEN_FIELDS if key in token})
+    # Files hold other fields, too, such as a token's id.
+    options = {}
+    for key in _TOKEN_FIELDS:
+        if key in token:
+            options[key] = token[key]
+    return AddedToken(**options)

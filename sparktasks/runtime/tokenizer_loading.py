@@ -19,6 +19,9 @@ _MODULES: dict[str, Any] = {
     "post_processor": processors,
 }
 
+# The fields of a post-processor that are pairs of text and id, which JSON has as lists.
+_PAIRS = frozenset({"sep", "cls"})
+
 
 def load_tokenizer(bundle: Bundle, files: TokenizerFiles) -> Tokenizer:
     """Load tokenizer.json and change it as transformers would; it neither pads nor cuts."""
@@ -45,16 +48,22 @@ def _add_tokens(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
     """Add the tokens that tokenizer.json lacks, or has with other flags: they are found in texts, and special ones left
     out."""
     present = tokenizer.get_added_tokens_decoder().values()
+    # Their flags are compared, too, which are all in the representation of a token.
     known = set(map(repr, present))
-    missing: list[Token] = [token for token in files.added.values() if repr(token) not in known]
-    texts = set(map(str, (*(token.content for token in present), *missing)))
+    missing: list[Token] = []
+    for token in files.added.values():
+        if repr(token) not in known:
+            missing.append(token)
+    texts = set(map(str, (*present, *missing)))
 
     # Of special tokens with one text the first counts.
     special: dict[str, Token] = {}
     for token in (*files.special.values(), *files.additional):
         special.setdefault(str(token), token)
     for token in special.values():
-        if not isinstance(token, str) or token not in texts:
+        # A plain text says nothing of flags, so that a token which is there stays as it is.
+        is_there = isinstance(token, str) and token in texts
+        if not is_there:
             missing.append(token)
     tokenizer.add_tokens([_flagged(token, special) for token in missing])
 
@@ -70,7 +79,9 @@ def _flagged(token: Token, special: Mapping[str, Token]) -> AddedToken:
 def _overwrite_states(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
     """Let the flags of tokenizer_config.json, and the class's defaults, overwrite what tokenizer.json says."""
     config, family = files.config, files.family
-    normalizer = {name: config.get(flag, default) for name, (flag, default) in family.normalizer.items()}
+    normalizer = {}
+    for name, (flag, default) in family.normalizer.items():
+        normalizer[name] = config.get(flag, default)
     set_state(tokenizer, "normalizer", normalizer, kind="BertNormalizer")
     prefix_space = config.get("add_prefix_space", family.prefix_space)
     if family.prefix_space is not None:
@@ -80,7 +91,7 @@ def _overwrite_states(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
         set_state(tokenizer, "post_processor", {"add_prefix_space": prefix_space, "trim_offsets": trims})
 
 
-def set_state(tokenizer: Tokenizer, part: str, wanted: Mapping[str, Any], kind: str | None = None) -> None:
+def set_state(tokenizer: Tokenizer, part: str, fields: Mapping[str, Any], kind: str | None = None) -> None:
     """Overwrite the fields of a top-level normalizer, pre-tokenizer or post-processor that has them.
 
     ``kind`` is the type that it must be of; None takes any.
@@ -89,29 +100,36 @@ def set_state(tokenizer: Tokenizer, part: str, wanted: Mapping[str, Any], kind: 
     if current is None:
         return
     state = json.loads(current.__getstate__())
-    changed = {key: value for key, value in wanted.items() if key in state and state[key] != value}
-    if not changed or kind not in (None, state["type"]):
-        return
-    # The library's objects cannot be changed in all fields, so that a new one takes the old one's place.
     name = state.pop("type")
-    # A post-processor's tokens are pairs of text and id, which JSON has as lists.
-    pairs = {key: tuple(state[key]) for key in ("sep", "cls") if key in state}
-    made = getattr(_MODULES[part], name)(**(state | pairs | changed))
-    setattr(tokenizer, part, made)
+    if kind not in (None, name):
+        return
+    changed = {}
+    for key, value in fields.items():
+        if key in state and state[key] != value:
+            changed[key] = value
+    if not changed:
+        return
+
+    # The library's objects cannot be changed in all fields, so that a new one takes the old one's place.
+    state.update(changed)
+    for key in _PAIRS & state.keys():
+        state[key] = tuple(state[key])
+    replacement = getattr(_MODULES[part], name)(**state)
+    setattr(tokenizer, part, replacement)
 
 
 def _affixes(bundle: Bundle, tokenizer: Tokenizer, files: TokenizerFiles) -> Any:
     """Put the first and the end token around texts as ``add_bos_token`` and ``add_eos_token`` say."""
     before = _affix(bundle, files, "bos_token", files.family.adds_bos)
     after = _affix(bundle, files, "eos_token", False)
-    templates = []
-    for text, kind in (("$A", 0), ("$B", 1)):
-        templates.append([f"{token}:{kind}" for token in (*before, text, *after)])
-    ids = [(token, tokenizer.token_to_id(token)) for token in dict.fromkeys([*before, *after])]
+    # The number behind a token is its type: 0 in the first text, 1 in the second of a pair.
+    first = [f"{token}:0" for token in (*before, "$A", *after)]
+    second = [f"{token}:1" for token in (*before, "$B", *after)]
+    affixes = dict.fromkeys([*before, *after])
     return processors.TemplateProcessing(
-        single=templates[0],
-        pair=[*templates[0], *templates[1]],
-        special_tokens=ids,
+        single=first,
+        pair=[*first, *second],
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in affixes],
     )
 
 
@@ -130,15 +148,17 @@ def _frame_with_language(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
     end = files.token("eos_token")
     if end is None:
         return
-    ids = [(token, tokenizer.token_to_id(token)) for token in (language, end)]
-    if None in dict(ids).values():
+    ids = {token: tokenizer.token_to_id(token) for token in (language, end)}
+    if None in ids.values():
         return
-    if files.family.language_side == LANGUAGE_BEFORE and not files.config.get("legacy_behaviour"):
+
+    prefix, suffix = [], [end, language]
+    # NLLB's first tokenizers put the language behind, and folders can ask for that still.
+    is_before = files.family.language_side == LANGUAGE_BEFORE
+    if is_before and not files.config.get("legacy_behaviour"):
         prefix, suffix = [language], [end]
-    else:
-        prefix, suffix = [], [end, language]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=[*prefix, "$A", *suffix],
         pair=[*prefix, "$A", "$B", *suffix],
-        special_tokens=ids,
+        special_tokens=list(ids.items()),
     )

@@ -34,12 +34,14 @@ class Matrix:
     @property
     def inputs(self) -> int:
         """The number of weights of each output."""
-        return int(self.tensor.dims[1 if self.turned else 0])
+        rows, columns = self.tensor.dims
+        return int(columns if self.turned else rows)
 
     @property
     def outputs(self) -> int:
         """The number of outputs."""
-        return int(self.tensor.dims[0 if self.turned else 1])
+        rows, columns = self.tensor.dims
+        return int(rows if self.turned else columns)
 
     @property
     def name(self) -> str:
@@ -48,7 +50,8 @@ class Matrix:
 
     def rows(self) -> np.ndarray:
         """Return the weights of each output, ``(outputs, inputs)``."""
-        return self.stored() if self.turned else self.stored().T
+        stored = self.stored()
+        return stored if self.turned else stored.T
 
     def stored(self) -> np.ndarray:
         """Return the matrix as the file has it."""
@@ -61,6 +64,8 @@ class Scope:
     """The constants that the nodes of a graph can name: its own, and those of the graphs around it."""
 
     def __init__(self, graph: Any, outer: Scope | None, number: int) -> None:
+        from onnx import TensorProto
+
         self._shapes: dict[str, list[int]] = {}
         self._matrices: dict[str, Matrix] = {}
         if outer is not None:
@@ -68,28 +73,37 @@ class Scope:
             self._matrices.update(outer._matrices)
         for tensor in graph.initializer:
             self._shapes[tensor.name] = list(tensor.dims)
+            # A branch may use the name of a matrix around it for something else.
             self._matrices.pop(tensor.name, None)
-            if _is_float_matrix(tensor):
+            if (tensor.data_type, len(tensor.dims)) == (TensorProto.FLOAT, 2):
                 self._matrices[tensor.name] = Matrix(tensor, number)
         # A head that shares its weights with the embedding reads them through a Transpose.
         for node in graph.node:
-            if node.op_type == "Transpose" and node.input[0] in self._matrices:
-                self._matrices[node.output[0]] = replace(self._matrices[node.input[0]], turned=True)
+            if node.op_type != "Transpose":
+                continue
+            source, target = node.input[0], node.output[0]
+            if source in self._matrices:
+                self._matrices[target] = replace(self._matrices[source], turned=True)
 
     def weight(self, node: Any) -> Matrix | None:
         """Return the weight of a matrix product; None where it is no product, or a small one, or not by a constant."""
         if node.op_type not in ("MatMul", "Gemm"):
             return None
         matrix = self._matrices.get(node.input[1])
+        if matrix is not None and node.op_type == "Gemm":
+            matrix = self._gemm_weight(node, matrix)
         if matrix is None:
             return None
-        if node.op_type == "Gemm":
-            if attribute(node, "transB", 0):
-                matrix = replace(matrix, turned=not matrix.turned)
-            if not self._is_plain_gemm(node, matrix):
-                return None
         narrower = min(matrix.inputs, matrix.outputs)
-        return matrix if narrower >= _NARROWEST else None
+        if narrower < _NARROWEST:
+            return None
+        return matrix
+
+    def _gemm_weight(self, node: Any, matrix: Matrix) -> Matrix | None:
+        """Return a Gemm's matrix as it multiplies by it; None where the Gemm does more than a product."""
+        if attribute(node, "transB", 0):
+            matrix = replace(matrix, turned=not matrix.turned)
+        return matrix if self._is_plain_gemm(node, matrix) else None
 
     def _is_plain_gemm(self, node: Any, matrix: Matrix) -> bool:
         """Tell whether a Gemm does no more than multiply by its weight and add a constant vector."""
@@ -100,21 +114,22 @@ class Scope:
         )
         if options != (1.0, 1.0, 0):
             return False
+        # An input that is left out may have an empty name.
         bias = "".join(node.input[2:3])
         return not bias or self._shapes.get(bias) == [matrix.outputs]
 
     def table(self, node: Any) -> Matrix | None:
         """Return the table that a Gather takes rows of; None where it is something else, or small."""
-        if node.op_type != "Gather":
-            return None
-        if attribute(node, "axis", 0) != 0:
+        takes_rows = node.op_type == "Gather" and attribute(node, "axis", 0) == 0
+        if not takes_rows:
             return None
         matrix = self._matrices.get(node.input[0])
         if matrix is None or matrix.turned:
             return None
         rows, width = matrix.tensor.dims
-        is_large = rows >= _SHORTEST_TABLE and width >= _NARROWEST
-        return matrix if is_large else None
+        if rows < _SHORTEST_TABLE or width < _NARROWEST:
+            return None
+        return matrix
 
 
 def attribute(node: Any, name: str, default: Any) -> Any:
@@ -134,9 +149,3 @@ def branches(graph: Any) -> Iterator[Any]:
             if entry.HasField("g"):
                 yield entry.g
             yield from entry.graphs
-
-
-def _is_float_matrix(tensor: Any) -> bool:
-    from onnx import TensorProto
-
-    return bool(tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2)

@@ -282,7 +282,7 @@ def test_length_beyond_the_positions_is_refused(bundle: Find) -> None:
 def test_replaced_model_is_noticed(spark: SparkSession, broken: Path, bundle: Find) -> None:
     stages = [DocumentAssembler(), TextClassifier.pretrained(broken)]
     (broken / "config.json").write_text((broken / "config.json").read_text().replace("play_music", "other_label"))
-    with pytest.raises(DeliveryError, match="holds another model than when the stage was made"):
+    with pytest.raises(DeliveryError, match="holds other files than when the stage was made"):
         LocalPipeline(stages).annotate("play music")
     with pytest.raises(DeliveryError, match="sent or saved now would be another model"):
         stages[1].save(str(broken.parent / "saved"))

@@ -16,9 +16,14 @@ sys.path.insert(0, str(SCRIPTS))
 
 from tiny_bundles.build import build_all  # noqa: E402
 
-from .texts import Pair, generation_prompts, sample_pairs, sample_texts  # noqa: E402
+from .texts import HAS_SHARED, SHARED, Pair, generation_prompts, sample_pairs, sample_texts  # noqa: E402
 
 torch.set_num_threads(1)  # tiny networks: two threads cost ten times as much when something else runs
+
+
+def pytest_report_header() -> str:
+    """Say which texts are run."""
+    return f"larger data: {SHARED if HAS_SHARED else 'not there, so fewer texts and no real models are tried'}"
 
 
 class Bundles:

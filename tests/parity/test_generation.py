@@ -24,11 +24,12 @@ from sparktasks.runtime.generation.generator import GeneratorOptions, Reading, o
 
 from .conftest import Bundles
 from .generations import BEAMS, FAMILIES, GREEDY, KINDS, LAYOUTS, ROOM, generator, same, texts_of, written
+from .texts import SHARED, needs_shared
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
 )  # of torch and its exporter
-STORIES = Path(__file__).resolve().parents[3] / "shared" / "models" / "stories260k"
+STORIES = SHARED / "models" / "stories260k"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -47,6 +48,7 @@ def test_layouts_write_what_transformers_writes(name: str, bundles: Bundles, pro
     same(name, bundles.folder(name), bundles.twin(name), prompts[:60], **BEAMS)
 
 
+@needs_shared
 def test_a_trained_model_writes_what_transformers_writes(prompts: list[str]) -> None:
     starts = [
         "Once upon a time",

@@ -21,15 +21,15 @@ from sparktasks import (
 )
 from sparktasks.spark.types import ANNOTATIONS, annotation_field
 
-from .texts import ROOT, shared_folder
+from .texts import ROOT, SHARED, needs_shared
 
 BUNDLES = ROOT / "tests" / "bundles"
 COLUMNS = ["words", "category", "entities"]
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [needs_shared, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 
 def theirs(spark: SparkSession, name: str) -> DataFrame:
-    return spark.read.parquet(str(shared_folder() / "data" / "spark_nlp" / "columns" / name))
+    return spark.read.parquet(str(SHARED / "data" / "spark_nlp" / "columns" / name))
 
 
 def code_points(text: str, begin: int, end: int) -> tuple[int, int]:

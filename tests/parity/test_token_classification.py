@@ -23,7 +23,7 @@ BOUNDED = [name for name in NAMES if BY_NAME[name].max_length < UNBOUNDED]
 # alone.
 WINDOWED = [name for name in BOUNDED if not BY_NAME[name].leaks]
 STRATEGIES = ["none", "simple", "first", "average", "max"]
-# Of each kind of tokenizer one, which all strategies are tried with on every text; of the others only networks differ.
+# Of each kind of tokenizer one, which every strategy is tried with on all texts; the others cut words in like ways.
 KINDS = [f"{arch}-{TOKEN}" for arch in ("bert", "roberta", "modernbert", "xlm-roberta", "deberta-v2", "xlnet")]
 WINDOWS = [
     (name, strategy) for name in WINDOWED for strategy in STRATEGIES[1:] if name in KINDS or strategy == "average"

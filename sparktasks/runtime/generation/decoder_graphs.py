@@ -29,25 +29,33 @@ _ID_TYPES = ("int64", "int32")
 
 def has_cache(bundle: Bundle) -> bool:
     """Tell whether a graph takes a key-value cache."""
-    return any(name.startswith(PAST) for name in bundle.graph.input_names)
+    names = bundle.graph.input_names
+    return any(name.startswith(PAST) for name in names)
 
 
 def check_decoder(bundle: Bundle) -> None:
     """Raise `BundleError` where a graph has inputs that text does not give, or computes no logits of tokens."""
     inputs = bundle.graph.input_names
-    unknown = [name for name in sorted(inputs - {*_DECODER_INPUTS}) if not name.startswith(PAST)]
+    unknown = []
+    for name in sorted(inputs.difference(_DECODER_INPUTS)):
+        if not name.startswith(PAST):
+            unknown.append(name)
     if unknown:
         raise BundleError(
             f"{bundle.folder}: {bundle.model} takes the inputs {listed(unknown)}; a decoder's are "
             f"{listed(_DECODER_INPUTS)} and past_key_values.*"
         )
+
     # Models that see count time, height and width, each on its own. Of text the three are alike.
     positions = bundle.graph.input(POSITIONS)
-    if positions is not None and len(positions.shape) == 3 and isinstance(positions.shape[0], str):
-        raise BundleError(
-            f"{bundle.folder}: {bundle.model} takes position_ids of three axes, of which the first must have a "
-            "fixed size"
-        )
+    if positions is not None and len(positions.shape) == 3:
+        kinds = fixed_size(positions.shape, 0)
+        if kinds is None:
+            raise BundleError(
+                f"{bundle.folder}: {bundle.model} takes position_ids of three axes, of which the first must have a "
+                "fixed size"
+            )
+
     # An encoder for pictures or sound has neither.
     if inputs.isdisjoint(_TEXT_INPUTS):
         raise BundleError(
@@ -59,7 +67,8 @@ def check_decoder(bundle: Bundle) -> None:
 def check_encoder(encoder: Bundle) -> None:
     """Raise `BundleError` where a graph does not encode text."""
     inputs = encoder.graph.input_names
-    if "input_ids" not in inputs or not inputs <= {*_ENCODER_INPUTS}:
+    is_known = inputs.issubset(_ENCODER_INPUTS)
+    if "input_ids" not in inputs or not is_known:
         raise BundleError(
             f"{encoder.folder}: {encoder.model} takes the inputs {listed(sorted(inputs))}; "
             f"an encoder of text takes {listed(_ENCODER_INPUTS)}. Is it a model for speech or pictures?"
@@ -69,10 +78,9 @@ def check_encoder(encoder: Bundle) -> None:
 
 def check_embeddings(embed: Bundle) -> None:
     """Raise `BundleError` where a graph does not turn token ids into vectors."""
-    ports = embed.graph.inputs
-    if len(ports) != 1 or ports[0].dtype not in _ID_TYPES:
-        taken = {port.name: port.dtype for port in ports}
-        raise BundleError(f"{embed.folder}: {embed.model} takes {taken}, but one input of token ids is expected")
+    types = {port.name: port.dtype for port in embed.graph.inputs}
+    if len(types) != 1 or not set(types.values()).issubset(_ID_TYPES):
+        raise BundleError(f"{embed.folder}: {embed.model} takes {types}, but one input of token ids is expected")
     _check_output(embed, embed.graph.outputs[0], "states", "hidden size")
 
 
@@ -80,9 +88,11 @@ def _check_output(bundle: Bundle, port: Port | None, what: str, axis: str) -> No
     """Raise `BundleError` where an output is missing, or has not three axes."""
     if port is not None and len(port.shape) == 3:
         return
-    # The cache would fill the message.
-    others = [output for output in bundle.graph.outputs if not output.name.startswith("present")]
-    computed = {output.name: list(output.shape) for output in others}
+    computed = {}
+    for output in bundle.graph.outputs:
+        # The cache would fill the message.
+        if not output.name.startswith("present"):
+            computed[output.name] = list(output.shape)
     raise BundleError(
         f"{bundle.folder}: {bundle.model} computes {computed}, so it cannot generate text: "
         f"{what} of shape (batch, tokens, {axis}) are expected"
@@ -90,12 +100,13 @@ def _check_output(bundle: Bundle, port: Port | None, what: str, axis: str) -> No
 
 
 def check_belongs(decoder: Bundle, encoder: Bundle | None, embed: Bundle | None) -> None:
-    """Raise `BundleError` where a decoder wants a graph that is not beside it, or does not want one that is."""
+    """Raise `BundleError` where a decoder needs a graph that is not beside it, or does not read one that is."""
     who = f"{decoder.folder}: {decoder.model}"
     inputs = decoder.graph.input_names
-    if HIDDEN in inputs and encoder is None:
-        raise BundleError(f"{who} takes {HIDDEN}, but there is no encoder_model.onnx beside it")
-    if HIDDEN not in inputs and encoder is not None:
+    if encoder is None:
+        if HIDDEN in inputs:
+            raise BundleError(f"{who} takes {HIDDEN}, but there is no encoder_model.onnx beside it")
+    elif HIDDEN not in inputs:
         raise BundleError(f"{who} does not take {HIDDEN}, but {encoder.model} is beside it")
     if EMBEDS in inputs and embed is None:
         raise BundleError(f"{who} takes {EMBEDS}, but there is no embed_tokens.onnx beside it")
@@ -110,11 +121,13 @@ def check_axes(bundle: Bundle, is_step: bool, ids: Collection[str] = ()) -> None
     for port in bundle.graph.inputs:
         if port.name not in checked:
             continue
+        batch = fixed_size(port.shape, 0)
+        length = fixed_size(port.shape, 1)
         # Some exporters fix the length of a graph for steps at one token, which is what it is run on.
-        batch, length = fixed_size(port.shape, 0), fixed_size(port.shape, 1)
-        if is_step and port.name in _TEXT_INPUTS and length == 1:
+        may_have_one_token = is_step and port.name in _TEXT_INPUTS
+        if may_have_one_token and length == 1:
             length = None
-        if batch is not None or length is not None:
+        if (batch, length) != (None, None):
             raise BundleError(
                 f"{bundle.folder}: {bundle.model} takes {port.name} of the fixed shape {list(port.shape)}; "
                 "to generate text, batch and length must vary. "
@@ -122,20 +135,31 @@ def check_axes(bundle: Bundle, is_step: bool, ids: Collection[str] = ()) -> None
             )
 
 
+def _check_fills_no_gaps(bundle: Bundle) -> None:
+    """Raise `BundleError` where config.json names a model of masked tokens."""
+    masked = []
+    for name in bundle.architectures:
+        if name.endswith("ForMaskedLM"):
+            masked.append(name)
+    if masked:
+        raise BundleError(
+            f"{bundle.folder}: config.json says {listed(masked)}: such a model fills gaps and cannot continue texts"
+        )
+
+
 def check_head(bundle: Bundle, is_plain: bool) -> None:
     """Raise `BundleError` where logits are not those of each next token, but of labels, or of masked tokens.
 
     ``is_plain`` says that the graph has neither a cache nor an encoder, so that nothing but config.json tells.
     """
-    masked = [name for name in bundle.architectures if name.endswith("ForMaskedLM")]
-    if masked and is_plain:
-        raise BundleError(
-            f"{bundle.folder}: config.json says {listed(masked)}: such a model fills gaps and cannot continue texts"
-        )
+    if is_plain:
+        _check_fills_no_gaps(bundle)
     # Logits may be wider than the vocabulary, which trainers round up, and never narrower.
     width = bundle.logits_width
+    if width is None:
+        return
     largest = largest_ordinary_id(bundle)
-    if width is not None and largest is not None and width <= largest:
+    if largest is not None and width <= largest:
         raise BundleError(
             f"{bundle.folder}: {bundle.model} computes logits of {width} columns, but the tokenizer has ordinary "
             f"tokens up to id {largest}: it is no language model of this vocabulary. Was it exported for another task?"

@@ -35,6 +35,8 @@ _POSITIONS_FROM_MASK = frozenset({"bloom", "mpt", "opt"})
 _COUNTS_MASK = "GroupQueryAttention"
 _TYPES = {"float32": np.float32, "float16": np.float16}
 _CACHED = (".key", ".value", ".key_value")
+_PRESENT = ("present.", "present_key_values.")
+_GENERATING_CLASSES = ("ForCausalLM", "LMHeadModel")
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,11 @@ class Layout:
         """The cache, in the order of the graph's inputs."""
         if self.step_graph is None:
             return ()
-        ports = [port for port in self.step_graph.graph.inputs if port.name.startswith(PAST)]
-        return tuple(_slot(self.step_graph, self.prompt_graph, port, self.begins_left) for port in ports)
+        slots = []
+        for port in self.step_graph.graph.inputs:
+            if port.name.startswith(PAST):
+                slots.append(_slot(self.step_graph, self.prompt_graph, port, self.begins_left))
+        return tuple(slots)
 
     def shape_of(self, name: str) -> tuple[int | str, ...]:
         """Return the shape of an input of the graph that begins a text; () where it has none of that name."""
@@ -138,7 +143,8 @@ class Layout:
         if MASK not in inputs:
             return False
         derives_positions = self.prompt_graph.config.get("model_type") in _POSITIONS_FROM_MASK
-        return self.begins_left or POSITIONS in inputs or derives_positions
+        takes_positions = POSITIONS in inputs
+        return self.begins_left or takes_positions or derives_positions
 
 
 def read_layout(bundle: Bundle) -> Layout:
@@ -160,19 +166,21 @@ def read_layout(bundle: Bundle) -> Layout:
 def _check_graphs(layout: Layout) -> None:
     """Raise `BundleError` where a graph has another role than its name says, or does not belong to the others."""
     prompt_graph, step_graph = layout.prompt_graph, layout.step_graph
+    encoder, embed = layout.encoder, layout.embed
     check_decoder(prompt_graph)
     if step_graph is not None:
         check_decoder(step_graph)
-    if layout.encoder is not None:
-        check_encoder(layout.encoder)
-    check_belongs(prompt_graph, layout.encoder, layout.embed)
-    if layout.embed is not None:
-        check_embeddings(layout.embed)
+    if encoder is not None:
+        check_encoder(encoder)
+    check_belongs(prompt_graph, encoder, embed)
+    if embed is not None:
+        check_embeddings(embed)
 
-    if layout.encoder is not None:
-        check_axes(layout.encoder, is_step=False)
-    if layout.embed is not None:
-        check_axes(layout.embed, is_step=False, ids=layout.embed.graph.input_names)
+    # Axes come last: that a graph is of another kind says more than that its shapes are fixed.
+    if encoder is not None:
+        check_axes(encoder, is_step=False)
+    if embed is not None:
+        check_axes(embed, is_step=False, ids=embed.graph.input_names)
     check_axes(prompt_graph, is_step=prompt_graph is step_graph)
     if step_graph is not None:
         check_axes(step_graph, is_step=True)
@@ -183,7 +191,8 @@ def generates(bundle: Bundle) -> bool:
     config.json."""
     if has_cache(bundle) or len(bundle.graphs) > 1:
         return True
-    return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in bundle.architectures)
+    # A decoder that was exported alone and without a cache looks like an encoder.
+    return any(name.endswith(_GENERATING_CLASSES) for name in bundle.architectures)
 
 
 def check_generator(bundle: Bundle) -> None:
@@ -201,26 +210,33 @@ def check_generator(bundle: Bundle) -> None:
 
 def _slot(step_graph: Bundle, prompt_graph: Bundle, port: Port, begins_left: bool) -> Slot:
     """Describe the tensor of the cache that an input takes; `BundleError` where it is of a kind unknown here."""
-    prefix = next(prefix for prefix in PAST if port.name.startswith(prefix))
+    prefix = next(filter(port.name.startswith, PAST))
     rest = port.name.removeprefix(prefix)
     # Steps do not compute the encoder's side again: only the graph that begins a text does.
-    maker = prompt_graph if ".encoder." in port.name else step_graph
-    presents = [name for name in (f"present.{rest}", f"present_key_values.{rest}") if maker.graph.output(name)]
-    if not presents or port.dtype not in _TYPES or not rest.endswith(_CACHED):
+    computed_by = prompt_graph if ".encoder." in port.name else step_graph
+    outputs = [computed_by.graph.output(f"{present_prefix}{rest}") for present_prefix in _PRESENT]
+    present = next(filter(None, outputs), None)
+    dtype = _TYPES.get(port.dtype)
+    if present is None or dtype is None or not rest.endswith(_CACHED):
         raise BundleError(
             f"{step_graph.folder}: {step_graph.model} keeps {port.name} ({port.dtype}, {list(port.shape)}) in its "
             "cache: only caches of keys and values, in 32 or 16 bit floats, are known here"
         )
-    return Slot(port.name, presents[0], _axes(step_graph, port), _TYPES[port.dtype], begins_left)
+    return Slot(port.name, present.name, _axes(step_graph, port), dtype, begins_left)
 
 
 def _axes(bundle: Bundle, port: Port) -> tuple[int, ...]:
     """Mark the axes that vary: the first is the rows, the other the columns."""
     shape = list(port.shape)
     # Some exporters leave the width of a head open, though it is always the same.
-    if len(shape) == 4 and isinstance(shape[3], str) and "head_dim" in bundle.config:
-        shape[3] = int(bundle.config["head_dim"])
-    varying = [axis for axis, size in enumerate(shape) if isinstance(size, str)]
+    head_width = bundle.config.get("head_dim")
+    if len(shape) == 4 and isinstance(shape[3], str) and head_width is not None:
+        shape[3] = int(head_width)
+
+    varying = []
+    for axis, size in enumerate(shape):
+        if isinstance(size, str):
+            varying.append(axis)
     if len(varying) != 2 or varying[0] != 0:
         raise BundleError(
             f"{bundle.folder}: {bundle.model}: {port.name} has the shape {list(port.shape)}; rows and columns "
