@@ -25,7 +25,9 @@ class Head:
         mapped = vector.astype(np.float32)
         for layer, weights in self._layers:
             if layer.kind == DENSE:
-                mapped = weights["linear.weight"] @ mapped + weights.get("linear.bias", np.float32(0))
+                # A module may be trained without a bias.
+                bias = weights.get("linear.bias", np.float32(0))
+                mapped = weights["linear.weight"] @ mapped + bias
                 mapped = ACTIVATIONS[layer.activation](mapped)
             elif layer.kind == LAYER_NORM:
                 mapped = layer_norm(mapped, weights["norm.weight"], weights["norm.bias"])

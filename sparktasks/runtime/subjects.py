@@ -17,8 +17,11 @@ from sparktasks.runtime.text_model import TextModel
 from sparktasks.runtime.tokens import Lengths
 
 _NEW_TOKENS = 16
-_SEQUENCES = 8  # texts that are generated at once
 
+# Texts that are generated at once.
+_SEQUENCES = 8
+
+# The first runs open sessions and reserve memory; they are not timed.
 _WARM_TEXTS = 2
 
 # Texts that are timed: more of them would take minutes for a model that generates, and tell no more.
@@ -65,8 +68,10 @@ class Encoding:
 
     def outputs(self) -> list[np.ndarray | None]:
         """Return each text's first output."""
-        answers = self._model.run(self._encodings, self._output)
-        return [None if isinstance(answer, DataError) else answer for answer in answers]
+        outputs: list[np.ndarray | None] = []
+        for answer in self._model.run(self._encodings, self._output):
+            outputs.append(None if isinstance(answer, DataError) else answer)
+        return outputs
 
 
 class Generation:
