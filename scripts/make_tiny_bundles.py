@@ -4,8 +4,8 @@
     python scripts/make_tiny_bundles.py --out build/bundles --only bert-text-classification t5-text2text-generation
     python scripts/make_tiny_bundles.py --out build/bundles --committed    # refresh tests/bundles and tests/goldens
 
-A bundle is `<out>/<name>`, its torch twin `<out>/torch/<name>`. Needs torch, transformers 4.57,
-optimum-onnx 0.1.0, sentencepiece, protobuf and onnxruntime.
+A bundle is `<out>/<name>`, its torch twin `<out>/torch/<name>`. Needs the extra `parity`. tiny_bundles/build.py tells
+what makes a bundle, and where another modality goes.
 """
 
 from __future__ import annotations

@@ -108,7 +108,9 @@ def _best_way(spark: SparkSession, folder: Path, connect: bool) -> str:
 
 
 def _application(spark: SparkSession) -> str:
-    return str(spark.session_id) if is_connect(spark) else str(spark.sparkContext.applicationId)  # type: ignore[attr-defined]
+    if is_connect(spark):
+        return str(spark.session_id)  # type: ignore[attr-defined]
+    return str(spark.sparkContext.applicationId)
 
 
 def _sent(folder: Folder, way: str, spark: SparkSession) -> Parcel:
