@@ -48,6 +48,7 @@ EXTRAS["dev"] = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
+    "radon>=6",
     "mypy>=1.15",
     "pandas-stubs",
     "types-PyYAML",

@@ -54,9 +54,11 @@ def run_alike(network: hf.PreTrainedModel, items: Sequence[Mapping[str, Any]], m
     """
     if network.config.pad_token_id is None:
         most = 1  # decoders without a pad token refuse two texts
-    alike: dict[int, list[int]] = {}
+    alike: dict[tuple[int, int], list[int]] = {}
     for place, item in enumerate(items):
-        alike.setdefault(item["input_ids"].shape[1], []).append(place)
+        ids = item["input_ids"][0].tolist()
+        ends = ids.count(network.config.eos_token_id)  # which BART wants to be as many in all texts of a batch
+        alike.setdefault((len(ids), ends), []).append(place)
     outputs: dict[int, torch.Tensor] = {}
     for places in alike.values():
         for start in range(0, len(places), most):
