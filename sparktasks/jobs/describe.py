@@ -94,11 +94,10 @@ def _ports(kind: str, ports: Sequence[Port]) -> Iterator[tuple[str, str]]:
 def _block_products(bundle: Bundle) -> Iterator[tuple[str, str]]:
     """Tell how products by weights in blocks are computed, of each graph that has some."""
     for name, graph in bundle.graphs.items():
-        default_level = level_for(graph)
+        machine_level = level_for(graph)
+        when_open = f"left open, set to {machine_level} on CPUs" if machine_level else "left open"
         for product in sorted(graph.block_products):
-            level = str(product.accuracy_level or "left open")
-            if default_level and not product.accuracy_level:
-                level += f", set to {default_level} on CPUs"
+            level = str(product.accuracy_level or when_open)
             blocks = f"{product.bits} bits in blocks of {product.block_size}"
             yield "weights", f"{name}: {blocks}, accuracy level {level}"
 

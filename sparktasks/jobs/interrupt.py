@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 
 from pyspark import InheritableThread
 from pyspark.sql import SparkSession
@@ -43,6 +44,7 @@ def interruptible(spark: SparkSession, action: Callable[[], None]) -> None:
     try:
         outcome.result()
     except (KeyboardInterrupt, SystemExit):
-        cancel(tag)
+        with suppress(Exception):  # a JVM that has ended already has nothing to cancel
+            cancel(tag)
         thread.join()
         raise

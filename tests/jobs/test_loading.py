@@ -185,6 +185,7 @@ def test_run_refuses_a_faulty_job_before_spark(
     [
         ("read: {a: 1, a: 2}", "'a' is given twice, again in line 1"),
         ("read: [", "not valid YAML"),
+        ("{? [a, b] : 1, ? {c: d} : 2}", "not valid YAML"),
         ("just text", "must be a mapping"),
         ("", "must be a mapping"),
         ("write: {format: noop}", "the key 'read' is missing"),
