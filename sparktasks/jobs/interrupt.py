@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from inspect import signature
 
 from pyspark import InheritableThread
 from pyspark.sql import SparkSession
@@ -38,8 +39,10 @@ def interruptible(spark: SparkSession, action: Callable[[], None]) -> None:
         except BaseException as error:
             outcome.set_exception(error)
 
-    # Of the kind that inherits the scheduler pool and the like from this one.
-    thread = InheritableThread(target=run, session=spark, daemon=True)
+    # Of the kind that inherits the scheduler pool and the like from this one; Spark 3.5 finds the session by itself.
+    takes_session = "session" in signature(InheritableThread.__init__).parameters
+    more = {"session": spark} if takes_session else {}
+    thread = InheritableThread(target=run, daemon=True, **more)
     thread.start()
     try:
         outcome.result()
